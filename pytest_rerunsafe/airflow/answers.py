@@ -1,0 +1,298 @@
+"""Answers a task's messages to its supervisor in process, by calling the Execution API's own route functions on the metadata database.
+
+The supervisor's part (what a message asks of the server, what a missing value is answered with) follows
+`ActivitySubprocess._handle_request` and `airflow.sdk.api.client` of Airflow 3.1 to 3.3.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+from airflow.api_fastapi.execution_api.datamodels import taskinstance as payloads
+from airflow.api_fastapi.execution_api.datamodels.variable import VariablePostBody
+from airflow.api_fastapi.execution_api.routes import (
+    connections,
+    dag_runs,
+    task_instances,
+    task_reschedules,
+    variables,
+    xcoms,
+)
+from airflow.models.dagbag import DBDagBag
+from airflow.sdk.execution_time import comms
+from fastapi import HTTPException
+
+from .metadata import session
+
+OnEffect = Callable[[str, str], None]
+"""Kind and target of what a message changed durably."""
+
+
+class UnansweredMessage(Exception):
+    """A message that no server of ours answers; its name is the first argument."""
+
+
+@cache
+def _parameters(route: Callable[..., Any]) -> frozenset[str]:
+    return frozenset(inspect.signature(route).parameters)
+
+
+class Answers:
+    """The supervisor and the server of one task attempt: what `SUPERVISOR_COMMS` is while it runs."""
+
+    def __init__(self, ti_id: Any, *, on_effect: OnEffect, on_read: Callable[[str], None]) -> None:
+        self._ti_id = ti_id
+        self._on_effect = on_effect
+        self._on_read = on_read
+        self._dag_bag = DBDagBag()
+        self.terminal_state: str | None = None
+        """What the task said of its end, None if it said nothing."""
+        self.unsent: comms.TaskState | None = None
+        """An end that the supervisor reports only once the process has gone."""
+
+    def send(self, msg: Any) -> Any:
+        """The supervisor's answer to a message of the task."""
+        answer = _ANSWERS.get(type(msg).__name__)
+        if answer is None:
+            raise UnansweredMessage(type(msg).__name__)
+        return answer(self, msg)
+
+    async def asend(self, msg: Any) -> Any:
+        """As `send`."""
+        return self.send(msg)
+
+    def call(self, route: Callable[..., Any], **arguments: Any) -> Any:
+        """What a route function returns; it is given those of FastAPI's dependencies that this version's has."""
+        wanted = _parameters(route)
+        with session() as opened:
+            offered = {
+                "session": opened,
+                "dag_bag": self._dag_bag,
+                "task_instance_id": self._ti_id,
+                "team_name": None,
+                "token": SimpleNamespace(id=self._ti_id, claims=SimpleNamespace(scope="execution")),
+                "response": SimpleNamespace(headers={}),
+                "services": None,
+                **arguments,
+            }
+            return route(**{name: value for name, value in offered.items() if name in wanted})
+
+    def find(self, route: Callable[..., Any], **arguments: Any) -> Any | None:
+        """As `call`; None where the server answers 404."""
+        try:
+            return self.call(route, **arguments)
+        except HTTPException as refused:
+            if refused.status_code != 404:
+                raise
+            return None
+
+    # --- how the attempt ends ---
+
+    def _end(self, msg: Any) -> None:
+        payload = _END_PAYLOADS[type(msg).__name__]
+        given = msg.model_dump(exclude_unset=True, exclude={"type"})
+        self.report(payload.model_validate({**given, "state": msg.state}), msg.state)
+
+    def _end_later(self, msg: Any) -> None:
+        self.terminal_state = str(getattr(msg.state, "value", msg.state))
+        self.unsent = msg
+
+    def report(self, body: Any, state: Any) -> None:
+        """Tell the server of the attempt's end."""
+        self.call(task_instances.ti_update_state, ti_patch_payload=body)
+        self.terminal_state = str(getattr(state, "value", state))
+        self._on_effect("state", self.terminal_state)
+
+    def report_terminal(self, state: str, when: Any) -> None:
+        """What the supervisor reports of a task that failed or skipped, after its process has gone."""
+        self.report(payloads.TITerminalStatePayload(state=state, end_date=when), state)
+
+    def _skip_downstream(self, msg: Any) -> None:
+        body = payloads.TISkippedDownstreamTasksStatePayload(tasks=msg.tasks)
+        self.call(task_instances.ti_skip_downstream, ti_patch_payload=body)
+        self._on_effect("skip", "downstream")
+
+    # --- XComs ---
+
+    def _set_xcom(self, msg: Any) -> None:
+        self.call(xcoms.set_xcom, **_xcom(msg), value=msg.value, **_given(msg, "dag_result", "mapped_length"))
+        self._on_effect("xcom", msg.key)
+
+    def _delete_xcom(self, msg: Any) -> None:
+        self.call(xcoms.delete_xcom, **_xcom(msg))
+        self._on_effect("xcom-delete", msg.key)
+
+    def _get_xcom(self, msg: Any) -> Any:
+        params = xcoms.GetXcomFilterParams(
+            map_index=_index(msg.map_index), include_prior_dates=bool(msg.include_prior_dates)
+        )
+        found = self.find(xcoms.get_xcom, **_xcom(msg), params=params)
+        if found is None:
+            return comms.XComResult(key=msg.key, value=None)
+        self._on_read(f"{msg.task_id}/{msg.key}")
+        return comms.XComResult(key=msg.key, value=found.value)
+
+    def _get_xcom_count(self, msg: Any) -> Any:
+        response = SimpleNamespace(headers={})
+        query = xcoms.XComModel.get_many(
+            run_id=msg.run_id, key=msg.key, task_ids=msg.task_id, dag_ids=msg.dag_id
+        )
+        self.call(xcoms.head_xcom, **_xcom(msg, index=None), response=response, xcom_query=query)
+        return comms.XComCountResponse(len=int(response.headers["Content-Range"].split()[-1]))
+
+    def _get_xcom_item(self, msg: Any) -> Any:
+        found = self.find(xcoms.get_mapped_xcom_by_index, **_xcom(msg), offset=msg.offset)
+        if found is None:
+            detail = {"task_id": msg.task_id, "key": msg.key, "offset": msg.offset}
+            return comms.ErrorResponse(error=comms.ErrorType.XCOM_NOT_FOUND, detail=detail)
+        self._on_read(f"{msg.task_id}/{msg.key}")
+        return comms.XComSequenceIndexResult(root=found.root)
+
+    def _get_xcom_slice(self, msg: Any) -> Any:
+        chosen = _given(msg, "start", "stop", "step", "include_prior_dates")
+        params = xcoms.GetXComSliceFilterParams(**chosen)
+        found = self.call(xcoms.get_mapped_xcom_by_slice, **_xcom(msg), params=params)
+        self._on_read(f"{msg.task_id}/{msg.key}")
+        return comms.XComSequenceSliceResult(root=found.root)
+
+    # --- Variables and Connections ---
+
+    def _get_variable(self, msg: Any) -> Any:
+        found = self.find(variables.get_variable, variable_key=msg.key)
+        if found is None:
+            return comms.ErrorResponse(error=comms.ErrorType.VARIABLE_NOT_FOUND, detail={"key": msg.key})
+        return comms.VariableResult(key=msg.key, value=found.value)
+
+    def _put_variable(self, msg: Any) -> None:
+        body = VariablePostBody(val=msg.value, description=msg.description)
+        self.call(variables.put_variable, variable_key=msg.key, body=body)
+        self._on_effect("variable", msg.key)
+
+    def _delete_variable(self, msg: Any) -> Any:
+        self.call(variables.delete_variable, variable_key=msg.key)
+        self._on_effect("variable-delete", msg.key)
+        return comms.OKResponse(ok=True)
+
+    def _get_variable_keys(self, msg: Any) -> Any:
+        found = self.call(variables.get_variable_keys, prefix=msg.prefix, limit=msg.limit, offset=msg.offset)
+        return comms.VariableKeysResult(keys=found.keys, total_entries=found.total_entries)
+
+    def _get_connection(self, msg: Any) -> Any:
+        found = self.find(connections.get_connection, connection_id=msg.conn_id)
+        if found is None:
+            detail = {"conn_id": msg.conn_id}
+            return comms.ErrorResponse(error=comms.ErrorType.CONNECTION_NOT_FOUND, detail=detail)
+        fields = found.model_dump(by_alias=True)
+        return comms.ConnectionResult.model_validate({**fields, "type": "ConnectionResult"})
+
+    # --- what a task asks about runs and tasks ---
+
+    def _get_previous_successful_run(self, _: Any) -> Any:
+        found = self.call(task_instances.get_previous_successful_dagrun)
+        return comms.PrevSuccessfulDagRunResult(**found.model_dump(exclude_defaults=True))
+
+    def _get_ti_count(self, msg: Any) -> Any:
+        found = self.call(
+            task_instances.get_task_instance_count, **_criteria(msg), states=getattr(msg, "states", None)
+        )
+        return comms.TICount(count=found)
+
+    def _get_task_states(self, msg: Any) -> Any:
+        found = self.call(task_instances.get_task_instance_states, **_criteria(msg))
+        return comms.TaskStatesResult(task_states=found.task_states)
+
+    def _get_dr_count(self, msg: Any) -> Any:
+        chosen = _given(msg, "dag_id", "logical_dates", "run_ids", "states")
+        return comms.DRCount(count=self.call(dag_runs.get_dr_count, **chosen))
+
+    def _get_dag_run_state(self, msg: Any) -> Any:
+        found = self.call(dag_runs.get_dagrun_state, dag_id=msg.dag_id, run_id=msg.run_id)
+        return comms.DagRunStateResult(state=found.state)
+
+    def _get_reschedule_start(self, msg: Any) -> Any:
+        found = self.call(task_reschedules.get_start_date, try_number=msg.try_number)
+        return comms.TaskRescheduleStartDate(start_date=found)
+
+    # --- what only the user interface reads ---
+
+    def _set_rendered_fields(self, msg: Any) -> Any:
+        self.call(task_instances.ti_put_rtif, put_rtif_payload=msg.rendered_fields)
+        return comms.OKResponse(ok=True)
+
+    def _set_rendered_map_index(self, msg: Any) -> Any:
+        self.call(task_instances.ti_patch_rendered_map_index, rendered_map_index=msg.rendered_map_index)
+        return comms.OKResponse(ok=True)
+
+    def _validate_inlets_and_outlets(self, _: Any) -> Any:
+        found = self.call(task_instances.validate_inlets_and_outlets)
+        return comms.InactiveAssetsResult(**found.model_dump(exclude_unset=True))
+
+    def _nothing(self, _: Any) -> None:
+        """Secrets are masked in logs only, and ours are shown to nobody but the user."""
+
+
+def _index(map_index: int | None) -> int:
+    return -1 if map_index is None else map_index
+
+
+def _xcom(msg: Any, **instead: Any) -> dict[str, Any]:
+    index = instead.get("index", _index(getattr(msg, "map_index", None)))
+    return {
+        "dag_id": msg.dag_id,
+        "run_id": msg.run_id,
+        "task_id": msg.task_id,
+        "key": msg.key,
+        "map_index": index,
+    }
+
+
+def _given(msg: Any, *names: str) -> dict[str, Any]:
+    """Those of a message's fields that are set: a route's own defaults hold for the others, as over HTTP."""
+    return {name: value for name in names if (value := getattr(msg, name, None)) is not None}
+
+
+def _criteria(msg: Any) -> dict[str, Any]:
+    names = ("dag_id", "map_index", "task_ids", "task_group_id", "logical_dates", "run_ids")
+    return {name: getattr(msg, name, None) for name in names}
+
+
+_END_PAYLOADS = {
+    "SucceedTask": payloads.TISuccessStatePayload,
+    "RetryTask": payloads.TIRetryStatePayload,
+    "RescheduleTask": payloads.TIRescheduleStatePayload,
+    "DeferTask": payloads.TIDeferredStatePayload,
+}
+
+_ANSWERS: dict[str, Callable[[Answers, Any], Any]] = {
+    "SucceedTask": Answers._end,
+    "RetryTask": Answers._end,
+    "RescheduleTask": Answers._end,
+    "DeferTask": Answers._end,
+    "TaskState": Answers._end_later,
+    "SkipDownstreamTasks": Answers._skip_downstream,
+    "SetXCom": Answers._set_xcom,
+    "DeleteXCom": Answers._delete_xcom,
+    "GetXCom": Answers._get_xcom,
+    "GetXComCount": Answers._get_xcom_count,
+    "GetXComSequenceItem": Answers._get_xcom_item,
+    "GetXComSequenceSlice": Answers._get_xcom_slice,
+    "GetVariable": Answers._get_variable,
+    "PutVariable": Answers._put_variable,
+    "DeleteVariable": Answers._delete_variable,
+    "GetVariableKeys": Answers._get_variable_keys,
+    "GetConnection": Answers._get_connection,
+    "GetPrevSuccessfulDagRun": Answers._get_previous_successful_run,
+    "GetTICount": Answers._get_ti_count,
+    "GetTaskStates": Answers._get_task_states,
+    "GetDRCount": Answers._get_dr_count,
+    "GetDagRunState": Answers._get_dag_run_state,
+    "GetTaskRescheduleStartDate": Answers._get_reschedule_start,
+    "SetRenderedFields": Answers._set_rendered_fields,
+    "SetRenderedMapIndex": Answers._set_rendered_map_index,
+    "ValidateInletsAndOutlets": Answers._validate_inlets_and_outlets,
+    "MaskSecret": Answers._nothing,
+}

@@ -1,0 +1,163 @@
+"""Runs one attempt of a task instance through Airflow's own task runner: `run`, `finalize`, and the supervisor's last word."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from types import SimpleNamespace
+from typing import Any
+
+from airflow.api_fastapi.execution_api.datamodels.taskinstance import TIEnterRunningPayload
+from airflow.api_fastapi.execution_api.routes import task_instances
+from airflow.models.taskinstance import TaskInstance
+from airflow.sdk.api.datamodels import _generated as client_models
+from airflow.sdk.exceptions import AirflowRuntimeError
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.supervisor import ActivitySubprocess
+from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance, finalize, run
+
+from .answers import Answers
+from .metadata import session
+from .scheduling import QueuedTask
+
+
+class Attempt:
+    """One try of a task instance, from the start that the server grants to the end that the supervisor reports."""
+
+    def __init__(self, queued: QueuedTask, answers: Answers) -> None:
+        self.queued = queued
+        self.answers = answers
+        self._started = datetime.now(tz=timezone.utc)
+        self._context = self._start()
+        self.may_retry = bool(self._context.should_retry)
+
+    def _start(self) -> Any:
+        """Tell the server that the attempt runs; what it gives the task to know."""
+        payload = TIEnterRunningPayload(
+            state="running", hostname="worker", unixname="airflow", pid=1, start_date=self._started
+        )
+        granted = self.answers.call(task_instances.ti_run, ti_run_payload=payload)
+        return client_models.TIRunContext.model_validate_json(granted.model_dump_json(exclude_unset=True))
+
+    def execute(self, load: Callable[[], Any], dag_id: str, log: TaskLog) -> BaseException | None:
+        """Load the DAG file with `load` and run the task; the exception that failed it, None if there was none.
+
+        Raises `NotLoaded` if the file does not give the task, `UnansweredMessage`, and whatever ends a process.
+        """
+        with supervised_by(self.answers):
+            ti = self._runtime_task_instance(_task_of(load(), dag_id, self.queued.task_id))
+            context = ti.get_template_context()
+            state, _, error = run(ti, context, log)  # type: ignore[arg-type]
+            context["exception"] = error
+            finalize(ti, state, context, log, error)  # type: ignore[arg-type]
+        return error
+
+    def _runtime_task_instance(self, task: Any) -> RuntimeTaskInstance:
+        with session() as opened:
+            row = opened.get(TaskInstance, self.queued.id)
+            known = client_models.TaskInstance.model_fields
+            fields = {name: value for name in known if (value := getattr(row, name, None)) is not None}
+            return RuntimeTaskInstance.model_construct(
+                **fields,
+                task=task,
+                _ti_context_from_server=self._context,
+                max_tries=self._context.max_tries,
+                start_date=self._started,
+                state="running",
+            )
+
+    def end(self, exit_code: int, on_death: Callable[[], str]) -> str:
+        """The state of the task instance once the process has gone, by the supervisor's own rule.
+
+        `on_death` does what the scheduler does when nobody reported an end.
+        """
+        process = SimpleNamespace(
+            _exit_code=exit_code,
+            _terminal_state=self.answers.terminal_state,
+            _should_retry=self.may_retry,
+        )
+        final = ActivitySubprocess.final_state.fget(process)  # type: ignore[attr-defined]
+        state = str(getattr(final, "value", final))
+        if state == self.answers.terminal_state and self.answers.unsent is None:
+            return state
+        if state in ("failed", "skipped"):
+            self.answers.report_terminal(state, datetime.now(tz=timezone.utc))
+            return state
+        return on_death()
+
+
+@contextmanager
+def supervised_by(answers: Answers) -> Iterator[None]:
+    """Inside, messages to the supervisor go to `answers`."""
+    task_runner.SUPERVISOR_COMMS = answers  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del task_runner.SUPERVISOR_COMMS
+
+
+class NotLoaded(Exception):
+    """The DAG file did not give the task at the start of an attempt; its argument says why."""
+
+
+def _task_of(bag: Any, dag_id: str, task_id: str) -> Any:
+    if bag.import_errors:
+        raise NotLoaded("\n".join(bag.import_errors.values()))
+    dag = bag.dags.get(dag_id)
+    if dag is None or task_id not in dag.task_dict:
+        raise NotLoaded(f"the DAG file no longer defines {dag_id}.{task_id}")
+    return dag.task_dict[task_id]
+
+
+class TaskLog:
+    """What Airflow's task runner logs of an attempt: printed as lines where the log is kept, else dropped unformatted."""
+
+    def __init__(self, is_kept: bool) -> None:
+        self._is_kept = is_kept
+
+    def _log(self, event: object, *args: object, **details: object) -> None:
+        if self._is_kept:
+            print(str(event) % args if args else event, *(f"{key}={value}" for key, value in details.items()))
+
+    info = warning = warn = error = critical = log = _log
+
+    def debug(self, event: object, *args: object, **details: object) -> None:
+        """Dropped."""
+
+    def exception(self, event: object, *args: object, **details: object) -> None:
+        """The line with the exception's text; the traceback is shown elsewhere."""
+        self._log(f"{event}: {sys.exc_info()[1]!r}", *args)
+
+    def bind(self, **_: object) -> TaskLog:
+        """Itself: nothing of what is bound is shown."""
+        return self
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802
+        """Whether a line of that level would be kept."""
+        return self._is_kept and level >= logging.INFO
+
+
+def missing_input(error: BaseException | None) -> str:
+    """What was not there when a task failed: `file:/path`, `variable:name`, `connection:name`; empty if it was another failure."""
+    while error is not None:
+        if isinstance(error, FileNotFoundError) and error.filename is not None:
+            return f"file:{os.fsdecode(error.filename)}"
+        if isinstance(error, AirflowRuntimeError):
+            return _missing_in_airflow(error)
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def _missing_in_airflow(error: AirflowRuntimeError) -> str:
+    detail = error.error.detail or {}
+    match error.error.error.value:
+        case "VARIABLE_NOT_FOUND":
+            return f"variable:{detail.get('key')}"
+        case "CONNECTION_NOT_FOUND":
+            return f"connection:{detail.get('conn_id')}"
+        case _:
+            return ""

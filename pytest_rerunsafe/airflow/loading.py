@@ -1,0 +1,139 @@
+"""Finds DAG files by Airflow's rule, loads them with Airflow's DagBag, and tells what is in them."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from airflow.models.dag_version import DagVersion  # noqa: F401  (its table is written when a DAG is stored)
+from airflow.models.dagbundle import DagBundleModel
+from airflow.models.serialized_dag import SerializedDagModel
+from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
+from airflow.utils.file import list_py_file_paths
+
+from ..model import DagInfo, LoadedFile, TaskInfo
+from .metadata import session
+from .versions import DagBag, SerializedDAG, sync_bag_to_db
+
+BUNDLE = "dags-folder"
+DEFAULT_START = datetime(2024, 1, 1, tzinfo=timezone.utc)
+"""The logical date of a DAG that has neither a schedule nor a start date."""
+
+
+def find_dag_files(paths: Iterable[str]) -> tuple[str, ...]:
+    """The DAG files among files and folders, sorted: by Airflow's safe-mode heuristics and `.airflowignore`."""
+    found = {file for path in paths for file in list_py_file_paths(path, safe_mode=True)}
+    return tuple(sorted(os.path.abspath(file) for file in found))
+
+
+def load_bag(file: str, folder: str) -> Any:
+    """The DagBag of one DAG file, parsed afresh; `folder` is the DAGs folder it stands in."""
+    known = inspect.signature(DagBag).parameters
+    bundle = {"bundle_path": Path(folder), "bundle_name": BUNDLE}
+    bag = DagBag(
+        dag_folder=file,
+        safe_mode=False,
+        load_op_links=False,
+        **{name: value for name, value in bundle.items() if name in known},
+    )
+    return bag
+
+
+def describe(file: str, bag: Any) -> LoadedFile:
+    """What a loaded file holds, DAGs by id."""
+    if bag.import_errors:
+        return LoadedFile(file=file, dags=(), error="\n".join(bag.import_errors.values()))
+    return LoadedFile(file=file, dags=tuple(_describe_dag(file, bag.dags[dag_id]) for dag_id in sorted(bag.dags)))
+
+
+def _describe_dag(file: str, dag: Any) -> DagInfo:
+    info = first_run(serialized(dag))
+    return DagInfo(
+        dag_id=dag.dag_id,
+        file=file,
+        line=_line_of(file, dag.dag_id),
+        tasks=tuple(_describe_task(task) for task in _topological(dag)),
+        is_scheduled=info is not None,
+        logical_date=info.logical_date if info else dag.start_date or DEFAULT_START,
+    )
+
+
+def _describe_task(task: Any) -> TaskInfo:
+    return TaskInfo(
+        task_id=task.task_id,
+        operator=task.task_type,
+        downstream=tuple(sorted(task.downstream_task_ids)),
+        retries=int(task.retries or 0),
+    )
+
+
+def _topological(dag: Any) -> Sequence[Any]:
+    waiting = dict(sorted(dag.task_dict.items()))
+    ordered: list[Any] = []
+    while waiting:
+        ready = [task for task in waiting.values() if not task.upstream_task_ids & waiting.keys()]
+        ordered += ready
+        for task in ready:
+            del waiting[task.task_id]
+    return ordered
+
+
+def _line_of(file: str, dag_id: str) -> int:
+    """The line that names the DAG, the first that could; 1 if its name is made at run time."""
+    lines = Path(file).read_text(encoding="utf-8", errors="replace").splitlines()
+    quoted = (f'"{dag_id}"', f"'{dag_id}'", f"def {dag_id}(")
+    return next((number for number, text in enumerate(lines, 1) if any(q in text for q in quoted)), 1)
+
+
+def serialized(dag: Any) -> Any:
+    """The DAG as Airflow's scheduler knows it."""
+    try:
+        from airflow.serialization.serialized_objects import DagSerialization
+    except ImportError:
+        return SerializedDAG.deserialize_dag(SerializedDAG.serialize_dag(dag))
+    return DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
+
+
+def first_run(dag: Any) -> DagRunInfo | None:
+    """The run that the scheduler would make first were the DAG to catch up; None if it makes none by the clock."""
+    restriction = TimeRestriction(earliest=dag.start_date or DEFAULT_START, latest=dag.end_date, catchup=True)
+    info: DagRunInfo | None = dag.timetable.next_dagrun_info(
+        last_automated_data_interval=None, restriction=restriction
+    )
+    return info if info is not None and info.logical_date is not None else None
+
+
+def interval_of(dag: Any, logical_date: datetime) -> DataInterval:
+    """The data interval that a run of that logical date gets."""
+    info = first_run(dag)
+    if info is not None and info.logical_date == logical_date:
+        return info.data_interval
+    return dag.timetable.infer_manual_data_interval(run_after=logical_date)
+
+
+def store(bag: Any) -> None:
+    """Write a bag's DAGs to the metadata database, as the DAG processor does."""
+    with session() as opened:
+        if opened.get(DagBundleModel, BUNDLE) is None:
+            opened.add(DagBundleModel(name=BUNDLE))
+    sync_bag_to_db(bag, BUNDLE, None)
+
+
+def stored_dag(dag_id: str) -> Any:
+    """The DAG as the scheduler reads it from the metadata database."""
+    with session() as opened:
+        row = SerializedDagModel.get(dag_id, session=opened)
+        if row is None:
+            raise LookupError(dag_id)
+        return row.dag
+
+
+def forget_parsed_modules() -> None:
+    """Drop the modules that earlier parses of DAG files left behind."""
+    for name in [name for name in sys.modules if name.startswith("unusual_prefix_")]:
+        del sys.modules[name]

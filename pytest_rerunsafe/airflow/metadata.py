@@ -1,0 +1,171 @@
+"""Airflow's metadata database as a store: in memory, its rows as an immutable value, its changes as deltas."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import sqlalchemy
+from airflow import settings
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import StaticPool
+
+from ..model import Row, RowChange, RowKey, Rows
+
+
+class _Connection(sqlite3.Connection):
+    """One connection for the whole process; Airflow disposes of its engine after a fork, which must not lose the database."""
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    columns: tuple[str, ...]
+    select: str
+    insert: str
+    delete: str
+    keeps_rowid: bool
+    """Whether the rowid is a column of its own, not one of `columns`."""
+
+
+class MetadataStore:
+    """The database: `capture` tells what changed, `restore` makes it equal to a value."""
+
+    def __init__(self) -> None:
+        self._connection = sqlite3.connect(":memory:", factory=_Connection, check_same_thread=False)
+        self._install_engine()
+        self._create_tables()
+        self._tables = {name: self._describe(name) for name in self._table_names()}
+        self._watch()
+        self._mirror: dict[RowKey, Row] = dict(self._read_all())
+
+    def _install_engine(self) -> None:
+        engine = sqlalchemy.create_engine("sqlite://", creator=lambda: self._connection, poolclass=StaticPool)
+        sessions = sqlalchemy.orm.sessionmaker(engine, autoflush=False, expire_on_commit=False)
+        settings.engine = engine
+        settings.NonScopedSession = sessions
+        settings.Session = sqlalchemy.orm.scoped_session(sessions)
+
+    def _create_tables(self) -> None:
+        from airflow.models.base import Base
+        from airflow.models.tasklog import LogTemplate
+        from airflow.utils import db
+
+        db.import_all_models() if hasattr(db, "import_all_models") else None
+        Base.metadata.create_all(settings.engine)
+        with session() as s:
+            s.add(LogTemplate(filename="{{ ti.task_id }}", elasticsearch_id="{{ ti.task_id }}"))
+        db.add_default_pool_if_not_exists()
+
+    def _table_names(self) -> tuple[str, ...]:
+        found = self._connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")
+        return tuple(name for (name,) in found if not name.startswith("sqlite_"))
+
+    def _describe(self, name: str) -> _Table:
+        info = self._connection.execute(f'PRAGMA table_info("{name}")').fetchall()
+        keys = [column for column in info if column[5]]
+        is_alias = len(keys) == 1 and keys[0][2].upper() == "INTEGER"
+        columns = tuple(column[1] for column in info)
+        written = columns if is_alias else ("rowid", *columns)
+        listed = ", ".join(f'"{column}"' for column in written)
+        return _Table(
+            columns=columns,
+            select=f'SELECT * FROM "{name}" WHERE rowid = ?',
+            insert=f'INSERT INTO "{name}" ({listed}) VALUES ({", ".join("?" * len(written))})',
+            delete=f'DELETE FROM "{name}" WHERE rowid = ?',
+            keeps_rowid=not is_alias,
+        )
+
+    def _watch(self) -> None:
+        """Triggers note each row that a statement touches, whoever sent it: Airflow's ORM, its bulk updates, the user's own SQL."""
+        run = self._connection.execute
+        run("PRAGMA recursive_triggers = ON")  # without it a REPLACE deletes unseen
+        run("CREATE TEMP TABLE touched (tbl TEXT, rid INTEGER)")
+        for name in self._tables:
+            for event, side in (("INSERT", "NEW"), ("UPDATE", "NEW"), ("UPDATE", "OLD"), ("DELETE", "OLD")):
+                run(
+                    f'CREATE TEMP TRIGGER "touched_{name}_{event}_{side}" AFTER {event} ON main."{name}" '
+                    f"BEGIN INSERT INTO touched VALUES ('{name}', {side}.rowid); END"
+                )
+        self._connection.commit()
+
+    def _read_all(self) -> Iterator[tuple[RowKey, Row]]:
+        for name in self._tables:
+            for rowid, *row in self._connection.execute(f'SELECT rowid, * FROM "{name}"'):
+                yield (name, rowid), tuple(row)
+
+    @property
+    def rows(self) -> Rows:
+        """Every row of the database, as of the last capture or restore."""
+        return MappingProxyType(dict(self._mirror))
+
+    def capture(self) -> tuple[RowChange, ...]:
+        """What changed since the last capture or restore, sorted by table and rowid; None stands for a row that went."""
+        touched = self._connection.execute("SELECT DISTINCT tbl, rid FROM touched ORDER BY tbl, rid").fetchall()
+        if not touched:
+            return ()
+        self._connection.execute("DELETE FROM touched")
+        self._connection.commit()
+        changes = tuple(change for key in touched if (change := self._read_again(key)) is not None)
+        return changes
+
+    def _read_again(self, key: RowKey) -> RowChange | None:
+        table, rowid = key
+        row: Row | None = self._connection.execute(self._tables[table].select, (rowid,)).fetchone()
+        if row == self._mirror.get(key):
+            return None
+        if row is None:
+            del self._mirror[key]
+        else:
+            self._mirror[key] = row
+        return key, row
+
+    def restore(self, rows: Rows) -> None:
+        """Make the database equal to `rows`; touches only the rows that differ."""
+        self._forget_sessions()
+        self.capture()
+        run = self._connection.execute
+        run("PRAGMA foreign_keys = OFF")
+        mirror = self._mirror
+        gone = [key for key, row in mirror.items() if rows.get(key) is not row and rows.get(key) != row]
+        # All deletions first: two rows may have swapped the values of a unique column.
+        for key in gone:
+            run(self._tables[key[0]].delete, (key[1],))
+            del mirror[key]
+        for key in rows.keys() - mirror.keys():
+            self._insert(key, rows[key])
+            mirror[key] = rows[key]
+        run("DELETE FROM touched")
+        self._connection.commit()
+        run("PRAGMA foreign_keys = ON")
+
+    def _insert(self, key: RowKey, row: Row) -> None:
+        table = self._tables[key[0]]
+        self._connection.execute(table.insert, (key[1], *row) if table.keeps_rowid else row)
+
+    def _forget_sessions(self) -> None:
+        self._connection.rollback()
+        settings.Session.remove()
+
+    def select(self, statement: str, parameters: tuple[object, ...] = ()) -> list[Row]:
+        """The rows that a statement of ours finds."""
+        return self._connection.execute(statement, parameters).fetchall()
+
+    def as_mapping(self, key: RowKey, row: Row) -> Mapping[str, Any]:
+        """A row by its column names."""
+        return dict(zip(self._tables[key[0]].columns, row, strict=True))
+
+
+@contextmanager
+def session() -> Iterator[Session]:
+    """A session of Airflow's own that commits at the end."""
+    from airflow.utils.session import create_session
+
+    with create_session() as opened:
+        yield opened

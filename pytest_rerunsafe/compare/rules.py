@@ -1,0 +1,470 @@
+"""Which rule a scenario breaks, and what each rule says; running and formatting are elsewhere."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pytest_rerunsafe.compare.differences import (
+    Outputs,
+    RecordChanges,
+    common_format,
+    compare_records,
+    record_pair,
+    records,
+)
+from pytest_rerunsafe.model import Difference, Rule
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """What one scenario showed. All outputs are masked already."""
+
+    clean: Outputs
+    rerun: Outputs
+    crash: Outputs = field(default_factory=dict)
+    """What stood there when the worker died; without a crash, what the first run left."""
+    differences: tuple[Difference, ...] = ()
+    rerun_state: str = "success"
+    """`success`, `failed` or `stuck`."""
+    written_after: tuple[str, ...] = ()
+    """The outputs that the crashed attempt changed durably, one name per effect, in their order."""
+    swallowed_errors: bool = False
+    """The recovery's attempts had failing file operations that the clean run had not, and ended green."""
+    stale_xcom_reads: bool = False
+    """The recovery read, or missed, an XCom of an earlier attempt where the clean run read its own."""
+    same_day_is_fine: bool | None = None
+    """The same recovery on the same day gave no difference, this one a day later does; None: not tried."""
+    exited_green: bool = False
+    """A task's process ended with exit code 0 without a report."""
+
+
+# --- the decision -----------------------------------------------------------------------------
+
+
+def classify(evidence: Evidence) -> Rule:
+    """The rule broken by a scenario that did not finish or whose outputs differ; the first that matches."""
+    return next((rule for rule, holds in _DECISIONS if holds(evidence)), Rule.WRONG_OUTPUT)
+
+
+def _is_rerun_failing(evidence: Evidence) -> bool:
+    """`rerun-fails`: the rerun cannot finish."""
+    return evidence.rerun_state != "success"
+
+
+def _is_clock_dependent(evidence: Evidence) -> bool:
+    """`clock-dependent`: what is produced depends on when the rerun happens, and on that alone."""
+    return evidence.same_day_is_fine is True
+
+
+def _is_stale_xcom(evidence: Evidence) -> bool:
+    """`stale-xcom`: the rerun used, or missed, an XCom of an earlier attempt."""
+    if evidence.stale_xcom_reads:
+        return True
+    names = [difference.output for difference in evidence.differences]
+    return bool(names) and all(name.startswith("xcom:") and _is_as_crashed(evidence, name) for name in names)
+
+
+def _is_announced_too_early(evidence: Evidence) -> bool:
+    """`lost-output`: a marker or checkpoint became durable before the data did, and the rerun believed it."""
+    return any(_announcement(evidence, name) for name in _accepted(evidence))
+
+
+def _is_partial_accepted(evidence: Evidence) -> bool:
+    """`partial-output-accepted`: the crash left a torn or empty output and the rerun took it as complete."""
+    return bool(_accepted(evidence))
+
+
+def _is_masked_failure(evidence: Evidence) -> bool:
+    """`masked-failure`: a task ended green although its output is missing."""
+    is_hidden = evidence.swallowed_errors or evidence.exited_green
+    return is_hidden and _is_lost(evidence)
+
+
+def _is_lost(evidence: Evidence) -> bool:
+    """`lost-output`: output is missing, whatever else is there twice: a loss is worse."""
+    return any(_lacks(evidence, name) for name in _weighty(evidence))
+
+
+def _is_duplicate(evidence: Evidence) -> bool:
+    """`duplicate-output`: records or bytes are there more often than after a clean run."""
+    return any(_repeats(evidence, name) for name in _weighty(evidence))
+
+
+def _is_stale(evidence: Evidence) -> bool:
+    """`stale-output`: something of an earlier attempt stays in the result."""
+    return any(_holds_remains(evidence, name) for name in _weighty(evidence))
+
+
+_DECISIONS = (
+    (Rule.RERUN_FAILS, _is_rerun_failing),
+    (Rule.CLOCK_DEPENDENT, _is_clock_dependent),
+    (Rule.STALE_XCOM, _is_stale_xcom),
+    (Rule.LOST_OUTPUT, _is_announced_too_early),
+    (Rule.PARTIAL_OUTPUT_ACCEPTED, _is_partial_accepted),
+    (Rule.MASKED_FAILURE, _is_masked_failure),
+    (Rule.LOST_OUTPUT, _is_lost),
+    (Rule.DUPLICATE_OUTPUT, _is_duplicate),
+    (Rule.STALE_OUTPUT, _is_stale),
+)
+
+# --- what the outputs say ----------------------------------------------------------------------
+
+
+def _weighty(evidence: Evidence) -> tuple[str, ...]:
+    """The outputs to judge by: files and Variables; XComs only if nothing else differs."""
+    names = tuple(difference.output for difference in evidence.differences)
+    return tuple(name for name in names if not name.startswith("xcom:")) or names
+
+
+def _content(outputs: Outputs, name: str) -> bytes | None:
+    return outputs[name].content if name in outputs else None
+
+
+def _is_as_crashed(evidence: Evidence, name: str) -> bool:
+    return name in evidence.crash and _content(evidence.rerun, name) == _content(evidence.crash, name)
+
+
+def _accepted(evidence: Evidence) -> tuple[str, ...]:
+    """The outputs that the crashed attempt left empty or in part, and that the rerun left so."""
+    own = frozenset(evidence.written_after)
+    return tuple(name for name in _weighty(evidence) if name in own and _is_left_in_part(evidence, name))
+
+
+def _is_left_in_part(evidence: Evidence, name: str) -> bool:
+    clean = _content(evidence.clean, name)
+    return (
+        clean is not None
+        and _is_as_crashed(evidence, name)
+        and _is_part(name, clean, evidence.crash[name].content)
+    )
+
+
+def _is_part(name: str, clean: bytes, left: bytes) -> bool:
+    if _is_beginning(clean, left):
+        return True
+    changes = compare_records(*record_pair(name, clean, left))
+    return bool(changes.missing) and not changes.repeated and not changes.foreign
+
+
+_TORN_TOKEN = re.compile(rb"[0-9A-Za-z:.,+ _-]{0,40}")
+
+
+def _is_beginning(clean: bytes, left: bytes) -> bool:
+    """Whether it is the clean content cut off; a time or an id that was cut in two is not masked in it."""
+    if len(left) < len(clean) and clean.startswith(left):
+        return True
+    masked = max(clean.rfind(b"<time>", 0, len(left) + 1), clean.rfind(b"<id>", 0, len(left) + 1))
+    return masked >= 0 and left[:masked] == clean[:masked] and bool(_TORN_TOKEN.fullmatch(left[masked:]))
+
+
+def _announcement(evidence: Evidence, name: str) -> str | None:
+    """What the crashed attempt made durable after it had begun this output, as a sign of completion."""
+    begun = evidence.written_after.index(name)
+    later = evidence.written_after[begun + 1 :]
+    changed = frozenset(difference.output for difference in evidence.differences)
+    candidates = sorted(frozenset(later) - changed - {name})
+    return next((other for other in candidates if _announces(evidence, other, later.count(other))), None)
+
+
+def _announces(evidence: Evidence, name: str, changes: int) -> bool:
+    """Complete as a marker is at once, or written again and again as a checkpoint is."""
+    if name.startswith("xcom:") or name not in evidence.crash:
+        return False
+    return changes > 1 or _content(evidence.crash, name) == _content(evidence.clean, name)
+
+
+def _changes(evidence: Evidence, name: str) -> RecordChanges | None:
+    """How the records of an output that is there both times changed."""
+    clean, rerun = _content(evidence.clean, name), _content(evidence.rerun, name)
+    return None if clean is None or rerun is None else compare_records(*record_pair(name, clean, rerun))
+
+
+def _lacks(evidence: Evidence, name: str) -> bool:
+    """Missing as a whole, or records of it while all others are known; torn records are no others."""
+    clean, rerun = _content(evidence.clean, name), _content(evidence.rerun, name)
+    if clean is None or rerun is None:
+        return rerun is None
+    if _is_beginning(clean, rerun):
+        return True
+    changes = compare_records(*record_pair(name, clean, rerun))
+    if _is_repeated(clean, rerun):
+        return False
+    return bool(changes.missing) and _are_torn(changes.foreign, name, clean, rerun)
+
+
+def _repeats(evidence: Evidence, name: str) -> bool:
+    clean, rerun = _content(evidence.clean, name), _content(evidence.rerun, name)
+    if clean is None or rerun is None:
+        return bool(rerun) and not _is_temporary(name) and rerun in _contents(evidence.clean)
+    changes = compare_records(*record_pair(name, clean, rerun))
+    is_more = bool(changes.repeated) and _are_torn(changes.foreign, name, clean, rerun)
+    return is_more or _is_repeated(clean, rerun)
+
+
+def _is_repeated(clean: bytes, rerun: bytes) -> bool:
+    """Whether the clean content stands there in full behind a first part of itself, or several times."""
+    before = rerun.removesuffix(clean)
+    while clean and len(before) >= len(clean) and before.endswith(clean):
+        before = before.removesuffix(clean)
+    return bool(clean) and before != rerun and rerun != clean and clean.startswith(before)
+
+
+_TORN_LIMIT = 8
+"""One crash tears one record, a few crashes a few; more are no torn records."""
+
+
+def _are_torn(foreign: Sequence[bytes], name: str, clean: bytes, rerun: bytes) -> bool:
+    """Whether all records that the clean run does not know are known ones that a crash tore."""
+    if not foreign:
+        return True
+    known = records(name, clean)
+    is_possible = common_format(name, clean, rerun).is_by_lines and len(foreign) <= _TORN_LIMIT
+    return is_possible and all(_is_torn(record, known) for record in foreign)
+
+
+def _is_torn(record: bytes, known: Sequence[bytes]) -> bool:
+    """Whether it is the first part of one record with another one behind it: the line break was lost."""
+    heads = [record.removesuffix(other) for other in known if len(other) > 2 and record.endswith(other)]
+    return any(other.startswith(head) for head in heads if head for other in known)
+
+
+_TEMPORARY = re.compile(
+    r"(?i)(?:^|[._-])(?:tmp|temp|part|partial|bak|backup|orig|old|swp|inprogress)(?:[._\d-]|$)|~$"
+)
+
+
+def _is_temporary(name: str) -> bool:
+    return bool(_TEMPORARY.search(posixpath.basename(name)))
+
+
+def _contents(outputs: Outputs) -> frozenset[bytes]:
+    return frozenset(output.content for output in outputs.values())
+
+
+def _holds_remains(evidence: Evidence, name: str) -> bool:
+    """More than after a clean run, all of which an earlier attempt had left."""
+    if name not in evidence.clean:
+        return name in evidence.crash
+    changes = _changes(evidence, name)
+    if changes is None or not changes.foreign or changes.missing:
+        return False
+    return frozenset(changes.foreign) <= _left_records(evidence)
+
+
+def _left_records(evidence: Evidence) -> frozenset[bytes]:
+    """The records of all that stood there: what a rerun picks up again often lay in another file."""
+    return frozenset(
+        record for name, left in evidence.crash.items() for record in records(name, left.content)
+    )
+
+
+# --- the texts --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleText:
+    """What a rule says to its reader."""
+
+    title: str
+    explanation: str
+    remedy: str
+    unsafe: str
+    """A few lines of Python that break it."""
+    safe: str
+    """The same lines, fixed."""
+
+
+RULES: Mapping[Rule, RuleText] = {
+    Rule.DUPLICATE_OUTPUT: RuleText(
+        title="The rerun writes output a second time",
+        explanation=(
+            "Records or bytes are there more often than after a clean run: the task adds to what the "
+            "earlier attempt had already written."
+        ),
+        remedy=(
+            "Replace instead of append: write the whole output to a temporary file and move it over "
+            "the old one with os.replace, or delete this interval's records first and insert them in "
+            "the same transaction."
+        ),
+        unsafe=('with open(path, "a") as out:\n    out.writelines(rows)'),
+        safe=(
+            'with open(path + ".tmp", "w") as out:\n    out.writelines(rows)\nos.replace(path + ".tmp", path)'
+        ),
+    ),
+    Rule.PARTIAL_OUTPUT_ACCEPTED: RuleText(
+        title="The rerun takes a torn or empty output as complete",
+        explanation=(
+            "The worker died while the output was being written. The rerun found it there and left "
+            "it, although it is only a part."
+        ),
+        remedy=(
+            "Write to a temporary file in the same folder and move it into place with os.replace when"
+            " it is complete: then a file that exists is whole."
+        ),
+        unsafe=(
+            'if not os.path.exists(path):\n    with open(path, "w") as out:\n        json.dump(data, out)'
+        ),
+        safe=(
+            "if not os.path.exists(path):\n"
+            '    with open(path + ".tmp", "w") as out:\n'
+            "        json.dump(data, out)\n"
+            '    os.replace(path + ".tmp", path)'
+        ),
+    ),
+    Rule.LOST_OUTPUT: RuleText(
+        title="Output is missing after the rerun",
+        explanation=(
+            "A marker, a checkpoint or a delete became durable before the data did. The rerun "
+            "believed it and did not make the data again."
+        ),
+        remedy=(
+            "Make the data durable first: flush and close the output before writing the checkpoint or"
+            " marker, and delete a source only when its result is in place."
+        ),
+        unsafe=(
+            'out.write(line)\nwith open(checkpoint, "w") as mark:\n    json.dump({"done": number}, mark)'
+        ),
+        safe=(
+            "out.write(line)\n"
+            "out.flush()\n"
+            "os.fsync(out.fileno())\n"
+            'with open(checkpoint + ".tmp", "w") as mark:\n'
+            '    json.dump({"done": number}, mark)\n'
+            'os.replace(checkpoint + ".tmp", checkpoint)'
+        ),
+    ),
+    Rule.STALE_OUTPUT: RuleText(
+        title="Something of an earlier attempt stays in the result",
+        explanation=(
+            "Files, records or keys that the dead attempt left behind are still there, or were picked"
+            " up, after the rerun; a clean run has none of them."
+        ),
+        remedy=(
+            "Clear the task's own target at the start of each attempt: empty its folder or partition,"
+            " overwrite under fixed names, and list no files that this attempt did not write."
+        ),
+        unsafe=("os.makedirs(folder, exist_ok=True)\nwrite_parts(folder)\nmerge(os.listdir(folder))"),
+        safe=(
+            "shutil.rmtree(folder, ignore_errors=True)\n"
+            "os.makedirs(folder)\n"
+            "write_parts(folder)\n"
+            "merge(sorted(os.listdir(folder)))"
+        ),
+    ),
+    Rule.RERUN_FAILS: RuleText(
+        title="The rerun cannot finish",
+        explanation=(
+            "What the earlier attempt left, or took away, stops the rerun: a target exists already, a"
+            " source is gone, a key is violated, a lock is held. Someone has to clean up by hand."
+        ),
+        remedy=(
+            "Make each step pass if it has been done already: exist_ok=True, os.replace instead of "
+            "os.rename and mkdir, upsert instead of insert, and keep sources until the result is in "
+            "place."
+        ),
+        unsafe=("os.mkdir(folder)\nos.rename(inbox, folder + name)"),
+        safe=(
+            "os.makedirs(folder, exist_ok=True)\n"
+            "if os.path.exists(inbox):\n"
+            "    os.replace(inbox, folder + name)"
+        ),
+    ),
+    Rule.CLOCK_DEPENDENT: RuleText(
+        title="What is produced depends on when the task runs",
+        explanation=(
+            "File names, the number of records or values follow the wall clock, so a rerun on another"
+            " day processes another day or writes to another place."
+        ),
+        remedy=(
+            "Take dates from the run, not from the clock: use the logical_date, data_interval_start "
+            "or ds of the task's context in place of datetime.now() and date.today()."
+        ),
+        unsafe='path = f"/data/{date.today()}.csv"',
+        safe="path = f\"/data/{context['ds']}.csv\"",
+    ),
+    Rule.NONDETERMINISTIC_OUTPUT: RuleText(
+        title="Two clean runs give different results",
+        explanation=(
+            "Without any crash, two runs on the same input differ in what matters: random values, a "
+            "fresh uuid in a file name, the order of a set."
+        ),
+        remedy=(
+            "Derive what varies from the run: seed random with the run_id, use uuid5 of the record's "
+            "key in place of uuid4, sort sets and directory listings before writing them."
+        ),
+        unsafe=('path = f"/data/{uuid4()}.json"\nnames = list({row["name"] for row in rows})'),
+        safe=(
+            'path = f"/data/{uuid5(NAMESPACE_URL, run_id)}.json"\n'
+            'names = sorted({row["name"] for row in rows})'
+        ),
+    ),
+    Rule.PARSE_SIDE_EFFECT: RuleText(
+        title="Loading the DAG file changes data",
+        explanation=(
+            "Code at the top level of the DAG file writes, changes or removes data. Airflow loads the"
+            " file every few seconds and again in each attempt, so it happens in the middle of runs."
+        ),
+        remedy="Move the code into a task; leave only definitions at the top level of the file.",
+        unsafe=('Path("/data/input.json").write_text(json.dumps(items))\n\nwith DAG("orders"): ...'),
+        safe=(
+            'with DAG("orders"):\n'
+            "\n"
+            "    @task\n"
+            "    def prepare():\n"
+            '        Path("/data/input.json").write_text(json.dumps(items))'
+        ),
+    ),
+    Rule.STALE_XCOM: RuleText(
+        title="The rerun used or missed an XCom of an earlier attempt",
+        explanation=(
+            "Airflow deletes a task's XComs when its next attempt starts, not when it is cleared. A "
+            "task that reads its own or another's XCom outside their dependency sees an old value or "
+            "none."
+        ),
+        remedy=(
+            "Pass values as arguments between dependent tasks so that the reader runs after the "
+            "writer, and keep what must outlive an attempt in a file or table, not in an XCom."
+        ),
+        unsafe='offset = ti.xcom_pull(task_ids=ti.task_id, key="offset") or 0',
+        safe="offset = read_offset(path)  # a file, replaced atomically after each batch",
+    ),
+    Rule.WORKER_LOCAL_STATE: RuleText(
+        title="A task needs what another task's process left in memory",
+        explanation=(
+            "Tasks run in processes of their own, often on other machines, and a rerun starts afresh:"
+            " globals, environment variables and the current folder of another task are not there."
+        ),
+        remedy=("Hand the value over: return it (XCom), or write it to shared storage and return its path."),
+        unsafe=("CACHE = {}\n\n@task\ndef extract():\n    CACHE['rows'] = fetch()"),
+        safe=("@task\ndef extract():\n    return fetch()"),
+    ),
+    Rule.MASKED_FAILURE: RuleText(
+        title="A task ended green although its output is missing",
+        explanation=(
+            "The rerun met an error, swallowed it or left with exit code 0, and Airflow recorded a "
+            "success. Nobody is told that the output is not there."
+        ),
+        remedy=(
+            "Let errors reach Airflow: catch only what you handle, raise the rest again, and end a "
+            "task by returning or raising, never with os._exit."
+        ),
+        unsafe=("try:\n    rows = load(path)\nexcept OSError:\n    rows = []"),
+        safe="rows = load(path)",
+    ),
+    Rule.WRONG_OUTPUT: RuleText(
+        title="The rerun gives another result",
+        explanation=(
+            "The outputs differ from those of a clean run in a way that is neither loss nor "
+            "repetition, often because the task reads and changes its own earlier result."
+        ),
+        remedy=(
+            "Compute the result from the inputs alone and overwrite the old one; don't update in "
+            "place what an earlier attempt may have updated already."
+        ),
+        unsafe='state["total"] += sum(amounts)',
+        safe='state["total"] = sum(amounts)',
+    ),
+}

@@ -1,0 +1,417 @@
+"""One process's Airflow with its world: records clean runs and runs recoveries. Lives in a forked process, never in pytest's own."""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ..airflow import attempts, inputs, loading, scheduling
+from ..airflow.answers import Answers, UnansweredMessage
+from ..airflow.metadata import MetadataStore
+from ..model import (
+    Attempt,
+    LoadedFile,
+    Obstacle,
+    Outcome,
+    Recording,
+    RecoveryKind,
+    WorldState,
+)
+from ..world.clock import Clock
+from ..world.entropy import Entropy
+from ..world.files import FileStore
+from ..world.guard import Guard, ProcessExited, cpu_bound
+from ..world.process import ProcessState, capture_output, leftover_threads
+from .inputs import World
+from .jobs import FindJob, LoadJob, RecordJob, RecoverJob
+from .journal import Journal, OpenAttempt
+from .outputs import file_outputs
+from .sources import Sources
+
+EPOCH = datetime(2024, 1, 1, tzinfo=timezone.utc)
+ATTEMPT_CPU_S = 10.0
+"""Processor time that one attempt may take: a task that computes longer is taken for one that never ends."""
+LOG_BYTES = 64 * 1024
+MAX_TURNS = 10_000
+"""Turns of the scheduler in one run, sensors in reschedule mode included."""
+DETECTED_S = 60.0
+"""From a worker's death until the scheduler notices."""
+CLEARED_S = 600.0
+"""From the end of a run until a person clears it."""
+DAY_S = 86_400.0
+THREADS_S = 2.0
+
+Prepare = Callable[[str, Any, World], None]
+"""Puts a DAG's inputs in place: DAG file, Airflow DAG, world."""
+
+
+class NotRun(Exception):
+    """A DAG could not be run at all: its file does not give it once the inputs are in place. The argument says why."""
+
+
+class Engine:
+    """Airflow and the world of one process."""
+
+    def __init__(self, rootdir: Path, prepare: Prepare, on_bound: Callable[[Obstacle], None]) -> None:
+        self._prepare = prepare
+        self._on_bound = on_bound
+        self._sources = Sources(rootdir)
+        self._metadata = MetadataStore()
+        self._journal = Journal(self._sources, self._metadata.capture)
+        self._guard = Guard(
+            locate=self._sources.locate,
+            on_obstacle=lambda obstacle: self._journal.blocked(obstacle),
+            on_exit=lambda code: self._freeze(),
+        )
+        self._frozen: tuple[int, WorldState] | None = None
+        self._put_patches_on(rootdir)
+        self._base = WorldState(files={}, rows=dict(self._metadata.rows), clock=EPOCH)
+        self._seed = ""
+        self._stale: Callable[[str, str], bool] = lambda task_id, key: False
+
+    def _put_patches_on(self, rootdir: Path) -> None:
+        self._guard.install()
+        self._files = FileStore(skip_modules=("pytest_rerunsafe", "multiprocessing", "faulthandler"))
+        self._files.start()
+        self._files.mount(rootdir, _system_folders())
+        self._clock = Clock.start(EPOCH)
+        self._entropy = Entropy.start("")
+        os.chdir(rootdir)
+        self._process = ProcessState.capture(roots=[str(rootdir)], chdir=os.chdir, getcwd=os.getcwd)
+
+    # --- jobs ---------------------------------------------------------------------------------
+
+    def find(self, job: FindJob) -> tuple[str, ...]:
+        """The DAG files among files and folders."""
+        return loading.find_dag_files(job.paths)
+
+    def load(self, job: LoadJob) -> LoadedFile:
+        """What a DAG file holds."""
+        self._begin(self._base, "load")
+        bag = self._parse(job.file, job.folder)
+        if isinstance(bag, str):
+            return LoadedFile(file=job.file, dags=(), error=bag, obstacles=tuple(self._journal.obstacles))
+        loaded = loading.describe(job.file, bag)
+        return replace(
+            loaded, error=self._sources.cut(loaded.error), obstacles=tuple(self._journal.obstacles)
+        )
+
+    def record(self, job: RecordJob) -> Recording:
+        """A clean run, effect by effect."""
+        self._place_inputs(job)
+        initial = self._world()
+        self._journal.effects.clear()
+        bag = self._parse(job.dag.file, job.folder)
+        if isinstance(bag, str):
+            raise NotRun(bag)
+        if job.dag.dag_id not in bag.dags:
+            raise NotRun(self._sources.cut("\n".join(bag.import_errors.values())))
+        self._journal.scheduler_turned()
+        loading.store(bag)
+        run = scheduling.Run(job.dag.dag_id)
+        self._clock.move_to(run.starts_at(job.logical_date) + timedelta(seconds=job.delay_s))
+        run.create(job.logical_date)
+        self._journal.scheduler_turned()
+        state = self._drive(run, self._attempt_of(job, bag), keeps_log=True)
+        return Recording(
+            initial=initial,
+            effects=tuple(self._journal.effects),
+            final=self._world(),
+            outcome=self._outcome(run, state),
+        )
+
+    def recover(self, job: RecoverJob) -> Outcome:
+        """How a recovery ends that starts from a state."""
+        self._begin(job.world, job.seed)
+        run = scheduling.Run(job.dag.dag_id)
+        attempt = self._attempt_of(job, None)
+        if job.is_crash:
+            assert job.task_id is not None, "only a task's worker can crash"
+            self._clock.advance(DETECTED_S)
+            died = run.report_death(job.task_id, job.map_index)
+            if job.recovery is not RecoveryKind.RETRY and died == "failed":
+                self._drive(run, attempt, job.keeps_log)  # what does not hang on the dead task still runs
+        if job.recovery is not RecoveryKind.RETRY:
+            self._clear(run, job)
+        state = self._drive(run, attempt, job.keeps_log)
+        if job.recovery is RecoveryKind.CLEAR_TASK and state == "failed":
+            state = self._clear_rest(run, attempt, job)
+        return self._outcome(run, state)
+
+    # --- recoveries ---------------------------------------------------------------------------
+
+    def _clear(self, run: scheduling.Run, job: RecoverJob) -> None:
+        match job.recovery:
+            case RecoveryKind.CLEAR_TASK:
+                cleared: tuple[str, ...] | None = (str(job.task_id),)
+            case RecoveryKind.CLEAR_DOWNSTREAM:
+                cleared = run.with_downstream(str(job.task_id))
+            case _:
+                cleared = None
+        self._clock.advance(DAY_S if job.recovery is RecoveryKind.CLEAR_RUN_DAY_LATER else CLEARED_S)
+        self._stale = self._left_by(job.world, cleared)
+        run.clear(cleared)
+
+    def _clear_rest(self, run: scheduling.Run, attempt: Callable[..., None], job: RecoverJob) -> str:
+        """Clear what the failed task took down with it, as a person does who wants the run to end well.
+
+        Airflow leaves `upstream_failed` tasks alone when the task above them is cleared (apache/airflow#52640).
+        """
+        states = run.task_states()
+        if "failed" in states.values():
+            return "failed"
+        self._clock.advance(CLEARED_S)
+        run.clear(None, only_failed=True)
+        return self._drive(run, attempt, job.keeps_log)
+
+    def _left_by(self, world: WorldState, cleared: tuple[str, ...] | None) -> Callable[[str, str], bool]:
+        """Tells whether an XCom that is read now was left by an attempt that has been cleared and not run again."""
+        before = {key: row for key, row in world.rows.items() if key[0] == "xcom"}
+
+        def is_stale(task_id: str, key: str) -> bool:
+            if cleared is not None and task_id not in cleared:
+                return False
+            rows = self._metadata.rows
+            return any(
+                rows.get(rowkey) == row and {task_id, key} <= set(row) for rowkey, row in before.items()
+            )
+
+        return is_stale
+
+    # --- the loop -----------------------------------------------------------------------------
+
+    def _drive(self, run: scheduling.Run, attempt: Callable[..., None], keeps_log: bool) -> str:
+        """Let the scheduler and the workers take turns until the DagRun ends; its state, `stuck` if nothing can go on."""
+        for _ in range(MAX_TURNS):
+            state, queued = run.step()
+            self._journal.scheduler_turned()
+            for task in queued:
+                attempt(run, task, keeps_log)
+            if queued:
+                continue
+            if state in ("success", "failed"):
+                return state
+            wakeup = run.next_wakeup()
+            if wakeup is None:
+                return "stuck"
+            self._clock.move_to(max(wakeup, self._clock.now) + timedelta(seconds=1))
+        return "stuck"
+
+    def _attempt_of(self, job: RecordJob | RecoverJob, bag: Any) -> Callable[..., None]:
+        """Runs one attempt of a queued task of the job's DAG."""
+        shares_memory = isinstance(job, RecordJob) and job.shares_memory
+        counts_lines = isinstance(job, RecordJob) and job.counts_lines
+
+        def load() -> Any:
+            return bag if shares_memory else self._load_bag(job.dag.file, job.folder)
+
+        def attempt(run: scheduling.Run, task: scheduling.QueuedTask, keeps_log: bool) -> None:
+            if not shares_memory:
+                self._process.restore()
+            self._attempt(run, task, load, job.dag.dag_id, keeps_log, counts_lines)
+
+        return attempt
+
+    def _attempt(
+        self,
+        run: scheduling.Run,
+        task: scheduling.QueuedTask,
+        load: Callable[[], Any],
+        dag_id: str,
+        keeps_log: bool,
+        counts_lines: bool,
+    ) -> None:
+        self._clock.advance(1)
+        self._entropy.seed(f"{self._seed}/{task.task_id}/{task.map_index}/{task.try_number}")
+        journal = self._journal
+        journal.current = opened = OpenAttempt(
+            task_id=task.task_id,
+            map_index=task.map_index,
+            try_number=task.try_number,
+            started=self._clock.now,
+        )
+        answers = Answers(task.id, on_effect=journal.metadata_changed, on_read=self._on_xcom_read)
+        attempt = attempts.Attempt(task, answers)
+        opened.may_retry = attempt.may_retry
+        journal.metadata_changed("state", "running")
+        with ExitStack() as stack:
+            printed = stack.enter_context(capture_output(LOG_BYTES))
+            lines = stack.enter_context(self._sources.counted_lines()) if counts_lines else lambda: 0
+            exit_code, error = self._execute(attempt, load, dag_id, attempts.TaskLog(keeps_log))
+            executed = lines()
+        state = attempt.end(exit_code or 0, lambda: run.report_death(task.task_id, task.map_index))
+        journal.metadata_changed("state", state)
+        journal.attempts.append(
+            Attempt(
+                task_id=opened.task_id,
+                map_index=opened.map_index,
+                try_number=opened.try_number,
+                started=opened.started,
+                state=state,
+                may_retry=opened.may_retry,
+                exit_code=exit_code,
+                executed_lines=executed,
+                failed_operations=tuple(opened.failed_operations),
+                xcom_reads=tuple(opened.xcom_reads),
+                stale_xcom_reads=tuple(opened.stale_xcom_reads),
+                error=self._sources.describe(error) if error is not None else "",
+                missing_input=attempts.missing_input(error),
+                log=printed.getvalue() if keeps_log else "",
+            )
+        )
+        journal.current = None
+
+    def _execute(
+        self, attempt: attempts.Attempt, load: Callable[[], Any], dag_id: str, log: attempts.TaskLog
+    ) -> tuple[int | None, BaseException | None]:
+        """Run the task as its process would; the process's exit code if it ended by itself, and the exception."""
+        before = threading.enumerate()
+        self._frozen = None
+        exit_code: int | None = None
+        error: BaseException | None = None
+        try:
+            with self._guard.up(), cpu_bound(ATTEMPT_CPU_S, self._out_of_time):
+                error = attempt.execute(load, dag_id, log)
+        except ProcessExited as exited:
+            exit_code = exited.exit_code
+        except attempts.NotLoaded as failed:
+            exit_code, error = 1, failed
+        except UnansweredMessage as unanswered:
+            exit_code, error = 1, unanswered
+            self._journal.blocked(_unanswered(unanswered))
+        except SystemExit as exited_early:
+            exit_code, error = 1, exited_early
+        except Exception as failed_anyhow:
+            exit_code, error = 1, failed_anyhow
+        self._end_of_process(before)
+        return exit_code, error
+
+    def _end_of_process(self, before: list[threading.Thread]) -> None:
+        if self._frozen is not None:
+            self._thaw()
+        for thread in leftover_threads(before, patience_s=THREADS_S):
+            self._journal.blocked(
+                Obstacle(
+                    what=f"the thread {thread.name} outlives its task",
+                    where=None,
+                    remedy="Join threads before the task ends.",
+                )
+            )
+        self._files.drop_open_files()
+
+    def _freeze(self) -> None:
+        """The process has gone: what code of it still runs here changes nothing any more."""
+        if self._frozen is None:
+            self._frozen = len(self._journal.effects), self._world()
+
+    def _thaw(self) -> None:
+        assert self._frozen is not None, "only called when frozen"
+        count, world = self._frozen
+        del self._journal.effects[count:]
+        self._files.drop_open_files()
+        self._files.restore(world.files)
+        self._metadata.restore(world.rows)
+        self._frozen = None
+
+    def _out_of_time(self, frame: FrameType | None) -> None:
+        task = self._journal.current.task_id if self._journal.current else "loading the DAG file"
+        self._on_bound(
+            Obstacle(
+                what=f"{task} did not end within {ATTEMPT_CPU_S:.0f} s of processor time",
+                where=self._journal.where(frame),
+                remedy="Give it smaller inputs in `pytest_rerun_safety_prepare`, or `skip` the DAG with a reason.",
+            )
+        )
+
+    def _on_xcom_read(self, name: str) -> None:
+        task_id, _, key = name.partition("/")
+        self._journal.xcom_read(name, self._stale(task_id, key))
+
+    # --- the world ----------------------------------------------------------------------------
+
+    def _begin(self, world: WorldState, seed: str) -> None:
+        """Make the world that of a state, with an empty journal."""
+        self._files.end()
+        self._files.drop_open_files()
+        self._process.restore()
+        self._files.restore(world.files)
+        self._metadata.restore(world.rows)
+        self._clock.move_to(world.clock)
+        self._seed = seed
+        self._entropy.seed(seed)
+        self._stale = lambda task_id, key: False
+        self._journal = Journal(self._sources, self._metadata.capture)
+        self._files.begin(self._journal.file_changed, self._journal.operation_failed)
+
+    def _world(self) -> WorldState:
+        self._metadata.capture()
+        return WorldState(files=dict(self._files.state), rows=dict(self._metadata.rows), clock=self._clock.now)
+
+    def _place_inputs(self, job: RecordJob) -> None:
+        """Let the project's conftest put the DAG's inputs in place.
+
+        The hook is given the DAG of a parse whose effects are undone first.
+        """
+        self._begin(self._base, job.seed)
+        bag = self._parse(job.dag.file, job.folder)
+        dag = None if isinstance(bag, str) else bag.dags.get(job.dag.dag_id)
+        self._begin(self._base, job.seed)
+        self._prepare(job.dag.file, dag, World())
+        self._process.restore()
+
+    def _parse(self, file: str, folder: str) -> Any:
+        """The DagBag of a file, parsed as the DAG processor does; the reason as text if that process would have ended."""
+        answers = Answers(None, on_effect=self._journal.metadata_changed, on_read=self._on_xcom_read)
+        try:
+            with self._guard.up(), cpu_bound(ATTEMPT_CPU_S, self._out_of_time), attempts.supervised_by(answers):
+                return self._load_bag(file, folder)
+        except ProcessExited as exited:
+            return f"Loading the file ended the process with exit code {exited.exit_code}."
+        except UnansweredMessage as unanswered:
+            self._journal.blocked(_unanswered(unanswered))
+            return f"Loading the file needs what cannot be answered here: {unanswered}."
+        except SystemExit as left:
+            return f"Loading the file called sys.exit({left.code!r})."
+        finally:
+            self._files.drop_open_files()
+
+    def _load_bag(self, file: str, folder: str) -> Any:
+        self._journal.is_parse = True
+        sys.path[:0] = [path for path in (folder, os.getcwd()) if path not in sys.path]
+        try:
+            return loading.load_bag(file, folder)
+        finally:
+            self._journal.is_parse = False
+
+    def _outcome(self, run: scheduling.Run, state: str) -> Outcome:
+        return Outcome(
+            run_state=state,
+            task_states=run.task_states(),
+            attempts=tuple(self._journal.attempts),
+            outputs={**file_outputs(self._files.state), **inputs.outputs(self._metadata, run.dag.dag_id)},
+            obstacles=tuple(self._journal.obstacles),
+        )
+
+
+def _system_folders() -> tuple[Path, ...]:
+    """What every machine has that runs Python, whatever else there is on it."""
+    folders = {*sysconfig.get_paths().values(), sys.prefix, sys.base_prefix}
+    folders |= {"/usr/share/zoneinfo", "/etc"}
+    return tuple(Path(folder) for folder in sorted(folders) if os.path.isdir(folder))
+
+
+def _unanswered(message: UnansweredMessage) -> Obstacle:
+    return Obstacle(
+        what=f"Airflow's request {message} is not answered here",
+        where=None,
+        remedy="`skip` the DAG with a reason; please report what it does.",
+    )

@@ -1,0 +1,59 @@
+"""What a worker is asked to do. Immutable values: any worker does any job, in any order, with the same result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from ..model import DagInfo, RecoveryKind, WorldState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindJob:
+    """Find the DAG files among files and folders; the result is a tuple of absolute paths."""
+
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadJob:
+    """Load a DAG file; the result is a `LoadedFile`."""
+
+    file: str
+    folder: str
+    """The DAGs folder that it stands in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordJob:
+    """Run a DAG cleanly; the result is a `Recording`."""
+
+    dag: DagInfo
+    folder: str
+    logical_date: datetime
+    delay_s: float
+    """How long after the end of the data interval the run starts."""
+    seed: str
+    counts_lines: bool = False
+    shares_memory: bool = False
+    """All attempts in one process with one parse, as no deployment does."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoverJob:
+    """Restore a state, recover as a scheduler or a person would, run to the end; the result is an `Outcome`."""
+
+    dag: DagInfo
+    folder: str
+    world: WorldState
+    task_id: str | None
+    """None: the recovery concerns the whole run."""
+    map_index: int
+    is_crash: bool
+    """Whether the task's worker has just died in that state."""
+    recovery: RecoveryKind
+    seed: str
+    keeps_log: bool = False
+
+
+Job = FindJob | LoadJob | RecordJob | RecoverJob

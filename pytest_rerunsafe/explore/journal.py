@@ -1,0 +1,114 @@
+"""Writes down what a run does: effects in order, attempts, obstacles. One journal per run."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import FrameType
+
+from ..model import Attempt, Effect, FileChange, Location, Obstacle, RowChange
+from .sources import Sources
+
+
+@dataclass(slots=True, kw_only=True)
+class OpenAttempt:
+    """An attempt that still runs."""
+
+    task_id: str
+    map_index: int
+    try_number: int
+    started: datetime
+    may_retry: bool = False
+    failed_operations: list[str] = field(default_factory=list)
+    xcom_reads: list[str] = field(default_factory=list)
+    stale_xcom_reads: list[str] = field(default_factory=list)
+
+
+class Journal:
+    """What happened in one run."""
+
+    def __init__(self, sources: Sources, capture: Callable[[], tuple[RowChange, ...]]) -> None:
+        self._sources = sources
+        self._capture = capture
+        self.effects: list[Effect] = []
+        self.attempts: list[Attempt] = []
+        self.obstacles: list[Obstacle] = []
+        self.current: OpenAttempt | None = None
+        self.is_parse = False
+
+    def file_changed(self, kind: str, target: str, changes: tuple[FileChange, ...]) -> None:
+        """A file operation became durable."""
+        stack = self._sources.stack(sys._getframe(1))
+        self._add(kind, target, stack, files=changes)
+        if threading.current_thread() is not threading.main_thread():
+            self._note_thread(kind, target, stack)
+
+    def metadata_changed(self, kind: str, target: str) -> None:
+        """Airflow's server has committed what a message of the task asked for."""
+        rows = self._capture()
+        if rows:
+            stack = self._sources.stack(sys._getframe(1))
+            self._add(kind, target, stack, rows=rows)
+
+    def scheduler_turned(self) -> None:
+        """The scheduler may have changed the metadata database."""
+        rows = self._capture()
+        if rows:
+            self.effects.append(Effect(kind="schedule", target="", rows=rows))
+
+    def _add(
+        self,
+        kind: str,
+        target: str,
+        stack: tuple[Location, ...],
+        *,
+        files: tuple[FileChange, ...] = (),
+        rows: tuple[RowChange, ...] = (),
+    ) -> None:
+        self.effects.append(
+            Effect(
+                kind=kind,
+                target=target,
+                files=files,
+                rows=rows,
+                attempt=len(self.attempts) if self.current is not None else None,
+                stack=stack,
+                is_parse=self.is_parse,
+            )
+        )
+
+    def _note_thread(self, kind: str, target: str, stack: tuple[Location, ...]) -> None:
+        self.blocked(
+            Obstacle(
+                what=f"a thread made changes ({kind} {target})",
+                where=stack[0] if stack else None,
+                remedy="The order of threads' changes is different each time: let the main thread make them.",
+            )
+        )
+
+    def operation_failed(self, kind: str, path: str) -> None:
+        """A file operation raised."""
+        operation = f"{kind}:{path}"
+        if self.current is not None and operation not in self.current.failed_operations:
+            self.current.failed_operations.append(operation)
+
+    def xcom_read(self, name: str, is_stale: bool) -> None:
+        """A task found an XCom, `task_id/key`."""
+        if self.current is None:
+            return
+        if name not in self.current.xcom_reads:
+            self.current.xcom_reads.append(name)
+        if is_stale and name not in self.current.stale_xcom_reads:
+            self.current.stale_xcom_reads.append(name)
+
+    def blocked(self, obstacle: Obstacle) -> None:
+        """Something keeps us from a verdict; each is kept once."""
+        if obstacle not in self.obstacles:
+            self.obstacles.append(obstacle)
+
+    def where(self, frame: FrameType | None) -> Location | None:
+        """The innermost of the project's frames."""
+        return self._sources.innermost(frame)

@@ -1,0 +1,163 @@
+"""Crash points of a recording, the distinct states they leave, and which of those are worth a recovery. Pure functions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..model import CrashPoint, CrashState, Effect, Node, Profile, Recording, WorldState
+from .fold import Fold, torn
+
+_UNREAD_TABLES = frozenset({"log", "rendered_task_instance_fields"})
+"""Tables of the metadata database that nothing reads but the user interface."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exploration:
+    """The crash states of one attempt."""
+
+    states: tuple[CrashState, ...]
+    """Those chosen, in the order of execution."""
+    distinct: int
+
+
+def crash_points(recording: Recording, attempt: int) -> tuple[CrashPoint, ...]:
+    """Every instant of an attempt at which the worker can die, from the one at which it was recorded as running."""
+    task_id = recording.outcome.attempts[attempt].task_id
+    seen: Counter[tuple[str, str]] = Counter()
+    points: list[CrashPoint] = []
+    for index in _effects_of(recording, attempt):
+        effect = recording.effects[index]
+        seen[effect.kind, effect.target] += 1
+        name = f"{task_id}@{effect.kind}:{effect.target}#{seen[effect.kind, effect.target]}"
+        if torn(effect) is not None:
+            points.append(CrashPoint(name=f"{name}+torn", attempt=attempt, effect=index, is_torn=True))
+        points.append(CrashPoint(name=name, attempt=attempt, effect=index))
+    return tuple(points)
+
+
+def _effects_of(recording: Recording, attempt: int) -> list[int]:
+    """Indices of an attempt's effects up to, not including, the one that recorded its end."""
+    indices: list[int] = []
+    for index, effect in enumerate(recording.effects):
+        if effect.attempt != attempt:
+            continue
+        if indices and effect.kind == "state":
+            break
+        indices.append(index)
+    return indices
+
+
+def explore(recording: Recording, attempt: int, profile: Profile) -> Exploration:
+    """The distinct states that a crash of the attempt can leave, those that the profile asks for."""
+    points = crash_points(recording, attempt)
+    distinct = _distinct(recording, points)
+    chosen = _choose(recording.effects, tuple(distinct), profile)
+    started = recording.outcome.attempts[attempt].started
+    states = tuple(
+        CrashState(point=point, world=fold.state(started), covers=distinct[point])
+        for point, fold in _folds(recording, chosen)
+    )
+    return Exploration(states=states, distinct=len(distinct))
+
+
+def _folds(recording: Recording, points: Iterable[CrashPoint]) -> Iterable[tuple[CrashPoint, Fold]]:
+    """Each point with the fold that stands there; points in the order of execution."""
+    fold = Fold(recording.initial.files, recording.initial.rows)
+    done = 0
+    for point in points:
+        last = point.effect - 1 if point.is_torn else point.effect
+        for effect in recording.effects[done : last + 1]:
+            fold.apply(effect)
+        done = max(done, last + 1)
+        yield point, _with_torn(fold, recording.effects[point.effect]) if point.is_torn else fold
+
+
+def _with_torn(fold: Fold, effect: Effect) -> Fold:
+    copy = Fold(fold.files, fold.rows)
+    half = torn(effect)
+    assert half is not None, "a torn point stands on an effect that can tear"
+    copy.apply(half)
+    return copy
+
+
+def _distinct(recording: Recording, points: Sequence[CrashPoint]) -> Mapping[CrashPoint, int]:
+    """The first point of each distinct state, with the number of points that leave it."""
+    first: dict[int, CrashPoint] = {}
+    covers: dict[CrashPoint, int] = {}
+    identity = _Identity(recording.initial)
+    done = 0
+    for point in points:
+        last = point.effect - 1 if point.is_torn else point.effect
+        for effect in recording.effects[done : last + 1]:
+            identity.apply(effect)
+        done = max(done, last + 1)
+        half = torn(recording.effects[point.effect]) if point.is_torn else None
+        found = first.setdefault(identity.after(half) if half else identity.total, point)
+        covers[found] = covers.get(found, 0) + 1
+    return covers
+
+
+class _Identity:
+    """A number that tells states apart, kept up to date effect by effect: the sum of a digest per file and row."""
+
+    def __init__(self, initial: WorldState) -> None:
+        self._fold = Fold(initial.files, initial.rows)
+        self._digests: dict[object, int] = {}
+        self.total = 0
+        for path in self._fold.files:
+            self._renew(path, self._fold.files[path])
+
+    def apply(self, effect: Effect) -> None:
+        self._fold.apply(effect)
+        for path, _ in effect.files:
+            self._renew(path, self._fold.files.get(path))
+        for key, row in effect.rows:
+            if key[0] not in _UNREAD_TABLES:
+                self._renew(key, row)
+
+    def after(self, effect: Effect) -> int:
+        """The number of the state that one more effect would make."""
+        fold = Fold(self._fold.files, {})
+        fold.apply(effect)
+        paths = [path for path, _ in effect.files]
+        without = sum(self._digests.get(path, 0) for path in paths)
+        return self.total - without + sum(_digest(path, fold.files.get(path)) for path in paths)
+
+    def _renew(self, key: object, value: object) -> None:
+        self.total -= self._digests.pop(key, 0)
+        if value is not None:
+            self._digests[key] = _digest(key, value)
+            self.total += self._digests[key]
+
+
+def _digest(key: object, value: object) -> int:
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=16)
+    if isinstance(value, Node):
+        digest.update(f"{value.kind} {value.mode} ".encode())
+        digest.update(value.content)
+    else:
+        digest.update(repr(value).encode())
+    return int.from_bytes(digest.digest(), "big")
+
+
+def _choose(effects: Sequence[Effect], points: Sequence[CrashPoint], profile: Profile) -> tuple[CrashPoint, ...]:
+    """Representatives: of the points with the same call stack and kind of effect the first, second, middle and last.
+
+    Pathfinder (OOPSLA 2025) found that alike call stacks leave states that fail alike.
+    """
+    if profile is Profile.THOROUGH:
+        return tuple(points)
+    alike: defaultdict[object, list[int]] = defaultdict(list)
+    for position, point in enumerate(points):
+        effect = effects[point.effect]
+        alike[effect.kind, effect.stack, effect.is_parse, point.is_torn].append(position)
+    wanted = {0, len(points) - 1} if points else set()
+    for group in alike.values():
+        last = len(group) - 1
+        picks = {last} if profile is Profile.FAST else {0, 1, last // 2, last}
+        wanted |= {group[pick] for pick in picks if pick <= last}
+    return tuple(points[position] for position in sorted(wanted))
+

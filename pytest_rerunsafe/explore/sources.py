@@ -1,0 +1,116 @@
+"""Tells the project's own code from everybody else's: locations, call stacks, tracebacks, executed lines."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from ..model import Location
+
+_FRAME = re.compile(r'  File "(.+)", line \d+')
+_FOREIGN_PARTS = frozenset({"site-packages", "dist-packages"})
+
+
+class Sources:
+    """The code below the rootdir, save what is installed there and this package itself."""
+
+    def __init__(self, rootdir: Path) -> None:
+        self._root = str(rootdir).rstrip("/") + "/"
+        self._foreign = (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"))
+        self._relative: dict[str, str | None] = {}
+
+    def relative(self, filename: str) -> str | None:
+        """A file's path from the rootdir in POSIX form; None if it is not the project's."""
+        try:
+            return self._relative[filename]
+        except KeyError:
+            found = self._relative[filename] = self._find(filename)
+            return found
+
+    def _find(self, filename: str) -> str | None:
+        is_foreign = filename.startswith(self._foreign) or not _FOREIGN_PARTS.isdisjoint(filename.split(os.sep))
+        if is_foreign or not filename.startswith(self._root):
+            return None
+        return filename[len(self._root) :].replace(os.sep, "/")
+
+    def locate(self, frame: FrameType) -> Location | None:
+        """Where a frame stands; None if it is not the project's."""
+        file = self.relative(frame.f_code.co_filename)
+        if file is None:
+            return None
+        return Location(file=file, line=frame.f_lineno, function=frame.f_code.co_name)
+
+    def innermost(self, frame: FrameType | None) -> Location | None:
+        """The innermost of the project's frames; None if there is none."""
+        while frame is not None:
+            if (found := self.locate(frame)) is not None:
+                return found
+            frame = frame.f_back
+        return None
+
+    def stack(self, frame: FrameType | None) -> tuple[Location, ...]:
+        """The project's frames, innermost first."""
+        found: list[Location] = []
+        while frame is not None:
+            if (location := self.locate(frame)) is not None:
+                found.append(location)
+            frame = frame.f_back
+        return tuple(found)
+
+    def cut(self, text: str) -> str:
+        """A traceback's text with the project's frames only."""
+        kept: list[str] = []
+        is_kept = True
+        for line in text.splitlines():
+            if (found := _FRAME.match(line)) is not None:
+                is_kept = self.relative(found[1]) is not None
+            elif not line.startswith("    "):
+                is_kept = True
+            if is_kept:
+                kept.append(line)
+        return "\n".join(kept)
+
+    def describe(self, error: BaseException) -> str:
+        """An exception as a traceback that shows the project's frames only."""
+        shown = traceback.TracebackException.from_exception(error)
+        self._cut(shown)
+        return "".join(shown.format()).rstrip()
+
+    def _cut(self, shown: traceback.TracebackException) -> None:
+        for part in (shown, shown.__cause__, shown.__context__):
+            if part is None:
+                continue
+            kept = [frame for frame in part.stack if self.relative(frame.filename) is not None]
+            part.stack = traceback.StackSummary.from_list(kept)
+            if part is not shown:
+                self._cut(part)
+
+    @contextmanager
+    def counted_lines(self) -> Iterator[Callable[[], int]]:
+        """Inside, lines of the project's code that run are counted; gives a function that tells how many so far."""
+        count = 0
+
+        def on_line(frame: FrameType, event: str, _: Any) -> Any:
+            nonlocal count
+            if event == "line":
+                count += 1
+            return on_line
+
+        def on_call(frame: FrameType, event: str, _: Any) -> Any:
+            return on_line if self.relative(frame.f_code.co_filename) is not None else None
+
+        before = sys.gettrace()
+        sys.settrace(on_call)
+        try:
+            yield lambda: count
+        finally:
+            sys.settrace(before)
+

@@ -1,0 +1,366 @@
+"""The nouns of the project: immutable values that every layer may know. No logic lives here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from typing import TypeAlias
+
+
+class _Word(str, Enum):
+    """An enum whose values are the words that users see."""
+
+    def __str__(self) -> str:
+        return str(self.value)
+
+
+# --- places -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """A line of the project's code."""
+
+    file: str
+    """Relative to the rootdir, POSIX form."""
+    line: int
+    function: str = ""
+
+
+# --- the world --------------------------------------------------------------------------------
+
+
+class NodeKind(_Word):
+    FILE = "file"
+    DIRECTORY = "directory"
+    LINK = "link"
+    ABSENT = "absent"
+    """A file of the real project that the run removed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """What stands at one path of the file system."""
+
+    kind: NodeKind
+    content: bytes = b""
+    """A file's bytes, a link's target."""
+    mode: int = 0o644
+    mtime: float = field(default=0.0, compare=False)
+    """Seconds since the epoch by the virtual clock; two nodes that differ in it alone are equal."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splice:
+    """A change inside a file: `removed` bytes at `offset` make room for `data`."""
+
+    offset: int
+    removed: int
+    data: bytes
+    mtime: float = field(default=0.0, compare=False)
+
+
+Row: TypeAlias = tuple[object, ...]
+RowKey: TypeAlias = tuple[str, int]
+"""Table and rowid."""
+
+Files: TypeAlias = Mapping[str, Node]
+"""By absolute path; only what differs from the real project that lies underneath."""
+Rows: TypeAlias = Mapping[RowKey, Row]
+
+FileChange: TypeAlias = tuple[str, "Node | Splice | None"]
+"""Path and what stands there now; None: nothing of ours."""
+RowChange: TypeAlias = tuple[RowKey, "Row | None"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorldState:
+    """All that a run can change durably, as a value."""
+
+    files: Files
+    rows: Rows
+    clock: datetime
+
+
+# --- effects and recordings -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effect:
+    """One durable change, with the place that made it and the delta that makes it again."""
+
+    kind: str
+    """`create`, `write`, `truncate`, `rename`, `unlink`, `mkdir`, ...; `xcom`, `variable`, `state`, ..."""
+    target: str
+    """A path, an XCom key, a Variable's name, a task state."""
+    files: tuple[FileChange, ...] = ()
+    rows: tuple[RowChange, ...] = ()
+    attempt: int | None = None
+    """Index into `Recording.attempts`; None for what the scheduler did."""
+    stack: tuple[Location, ...] = ()
+    """The project's own frames, innermost first; empty if none was on the stack."""
+    is_parse: bool = False
+    """Made while the DAG file was loaded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One try of one task instance."""
+
+    task_id: str
+    map_index: int
+    try_number: int
+    started: datetime
+    """By the virtual clock."""
+    state: str
+    """The state that Airflow gave the task instance when the attempt ended."""
+    may_retry: bool
+    """Whether Airflow would have retried it had it died."""
+    exit_code: int | None = None
+    """Of a process that ended by itself, negative for a signal; None if the task runner came to its end."""
+    executed_lines: int = 0
+    """Lines of the project's code that ran, repeated ones counted each time; 0 if not counted."""
+    failed_operations: tuple[str, ...] = ()
+    """File operations that raised, `kind:path`, in order, each once."""
+    xcom_reads: tuple[str, ...] = ()
+    """XComs that were found, `task_id/key`, in order, each once."""
+    stale_xcom_reads: tuple[str, ...] = ()
+    """Those of `xcom_reads` that an attempt before the crash or the clear had left."""
+    error: str = ""
+    """The exception that ended it, cut to the project's frames; empty if none."""
+    missing_input: str = ""
+    """What the exception says was not there: `file:/data/in.csv`, `variable:name`, `connection:name`; or empty."""
+    log: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """Something that keeps us from a verdict: what, where, what to do."""
+
+    what: str
+    where: Location | None
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """One piece of the world's durable content, in comparable form."""
+
+    name: str
+    """`file:/data/out.csv`, `xcom:task_id/key`, `variable:name`."""
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How a run ended, be it a clean one or a recovery."""
+
+    run_state: str
+    """`success`, `failed`, or `stuck` if nothing could go on."""
+    task_states: Mapping[str, str]
+    """By task id, `task_id[map_index]` for mapped ones."""
+    attempts: tuple[Attempt, ...]
+    outputs: Mapping[str, Output]
+    obstacles: tuple[Obstacle, ...] = ()
+    scheduler_error: str = ""
+    """Why Airflow's scheduler itself could not go on; empty if it could."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """One clean run from its first effect to its end."""
+
+    initial: WorldState
+    """Inputs in place, before the DAG file is loaded for the first time."""
+    effects: tuple[Effect, ...]
+    final: WorldState
+    outcome: Outcome
+
+
+# --- scenarios --------------------------------------------------------------------------------
+
+
+class Profile(_Word):
+    """How much to explore."""
+
+    FAST = "fast"
+    DEFAULT = "default"
+    THOROUGH = "thorough"
+
+
+class CrashKind(_Word):
+    KILL = "kill"
+
+
+class RecoveryKind(_Word):
+    RETRY = "retry"
+    CLEAR_TASK = "clear-task"
+    CLEAR_DOWNSTREAM = "clear-downstream"
+    CLEAR_RUN = "clear-run"
+    CLEAR_RUN_DAY_LATER = "clear-run-day-later"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrashPoint:
+    """The instant after one effect of an attempt and before its next."""
+
+    name: str
+    """As in `load@write:/data/out.csv#2`, `+torn` for a torn last write."""
+    attempt: int
+    effect: int
+    """Index into `Recording.effects` of the last effect that became durable."""
+    is_torn: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrashState:
+    """What the world holds when the worker dies: one of the crash points that leave the same."""
+
+    point: CrashPoint
+    world: WorldState
+    covers: int
+    """The number of crash points that leave this state."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """All that is needed to run it again."""
+
+    dag_id: str
+    task_id: str
+    map_index: int
+    crash_point: str | None
+    crash_kind: CrashKind | None
+    recovery: RecoveryKind
+
+
+# --- DAGs -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskInfo:
+    task_id: str
+    operator: str
+    downstream: tuple[str, ...]
+    retries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DagInfo:
+    """What the checks need to know of a DAG before it runs."""
+
+    dag_id: str
+    file: str
+    """Absolute path of the DAG file."""
+    line: int
+    tasks: tuple[TaskInfo, ...]
+    """In topological order, ties by task id."""
+    is_scheduled: bool
+    logical_date: datetime
+    """Of its first interval; of an unscheduled DAG, its start date."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedFile:
+    """A DAG file after loading: its DAGs, or why there are none."""
+
+    file: str
+    dags: tuple[DagInfo, ...]
+    error: str = ""
+    """The user's traceback, cut to the user's frames; empty if the file loaded."""
+    obstacles: tuple[Obstacle, ...] = ()
+
+
+# --- verdicts ---------------------------------------------------------------------------------
+
+
+class Verdict(_Word):
+    """Worst first."""
+
+    ERROR = "error"
+    UNSAFE = "unsafe"
+    KNOWN = "known"
+    UNVERIFIABLE = "unverifiable"
+    SKIPPED = "skipped"
+    SAFE = "safe"
+
+
+class Rule(_Word):
+    DUPLICATE_OUTPUT = "duplicate-output"
+    PARTIAL_OUTPUT_ACCEPTED = "partial-output-accepted"
+    LOST_OUTPUT = "lost-output"
+    STALE_OUTPUT = "stale-output"
+    RERUN_FAILS = "rerun-fails"
+    CLOCK_DEPENDENT = "clock-dependent"
+    NONDETERMINISTIC_OUTPUT = "nondeterministic-output"
+    PARSE_SIDE_EFFECT = "parse-side-effect"
+    STALE_XCOM = "stale-xcom"
+    WORKER_LOCAL_STATE = "worker-local-state"
+    MASKED_FAILURE = "masked-failure"
+    WRONG_OUTPUT = "wrong-output"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """One output, after the clean run and after the rerun; None where it is missing."""
+
+    output: str
+    clean: str | None
+    rerun: str | None
+    summary: str
+    """As a person would say it: `3 of 10 records twice`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One rule broken at one place."""
+
+    rule: Rule
+    dag_id: str
+    task_id: str
+    map_index: int
+    crash_point: str | None
+    crash_kind: CrashKind | None
+    recovery: RecoveryKind | None
+    file: str
+    line: int
+    summary: str
+    differences: tuple[Difference, ...]
+    replay: str
+    """The command that reproduces it."""
+    last_effect: str = ""
+    """The last effect that became durable, in words."""
+    next_effect: str = ""
+    """The first that did not."""
+    others: int = 0
+    """Scenarios folded into this one: same rule, same place."""
+    known: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """How much was tried. Crash points are executed lines of the project's code."""
+
+    crash_points: int = 0
+    distinct_states: int = 0
+    explored: int = 0
+    recoveries: int = 0
+    exhaustive: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckResult:
+    """The outcome of one test item."""
+
+    dag_id: str
+    file: str
+    check: str
+    verdict: Verdict
+    reason: str | None = None
+    findings: tuple[Finding, ...] = ()
+    coverage: Coverage = Coverage()
+    duration_s: float = 0.0
+    notes: tuple[str, ...] = ()
+    """Worth knowing but no finding: what was masked, for instance."""

@@ -1,0 +1,584 @@
+"""What people read of findings, checks and a session, as plain text; colours, files and pytest are elsewhere."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from difflib import SequenceMatcher
+from itertools import zip_longest
+from typing import NamedTuple, Protocol, TypeAlias
+from unicodedata import combining, east_asian_width
+
+from typing_extensions import assert_never
+
+from ..model import CheckResult, Coverage, CrashKind, Difference, Finding, RecoveryKind, Rule, Verdict
+
+SourceOf: TypeAlias = Callable[[str, int], "str | None"]
+"""Gives a line of a file's source; None if there is no such line."""
+
+_INDENT = "  "
+_LEFT_OUT = "..."
+_SOON = "some minutes later"
+_NARROWEST = 40
+"""A narrower terminal breaks our lines itself: better than one word per line."""
+
+
+class RuleText(Protocol):
+    """What a rule says to its reader."""
+
+    @property
+    def title(self) -> str:
+        """One line without a full stop."""
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it; indented lines are code and stay as they are."""
+
+
+# --- findings ---------------------------------------------------------------------------------
+
+
+def finding_text(
+    finding: Finding, rule_text: RuleText, source_line: str | None = None, width: int = 80
+) -> str:
+    """The story of a finding; its first line can stand alone. Lines fit `width`, but for commands and names."""
+    return "\n".join([_headline(finding), *_body(finding, rule_text, source_line, width)])
+
+
+def _headline(finding: Finding) -> str:
+    verdict = Verdict.KNOWN if finding.known else Verdict.UNSAFE
+    place = f" in {_task(finding)}" if finding.task_id else ""
+    return f"{verdict}: {finding.rule}{place}: {_first_line(finding.summary)}"
+
+
+def _task(finding: Finding) -> str:
+    return finding.task_id if finding.map_index < 0 else f"{finding.task_id}[{finding.map_index}]"
+
+
+def _body(finding: Finding, rule_text: RuleText, source_line: str | None, width: int) -> list[str]:
+    room = max(width, _NARROWEST) - len(_INDENT)
+    blocks = (
+        [f"{rule_text.title}."],
+        _rest(finding.summary),
+        _events(finding, source_line, room),
+        *_difference_blocks(finding, room),
+        _labelled("What to do", rule_text.remedy, room),
+        _others(finding),
+        ["To see it happen:", _INDENT + finding.replay],
+    )
+    return [line for block in blocks if block for line in ("", *_indented(block))]
+
+
+def _others(finding: Finding) -> list[str]:
+    if not finding.others:
+        return []
+    cases = _count(finding.others, "more case")
+    return [f"The same happens in {cases}{' (other crash points or recoveries)' * bool(finding.crash_point)}."]
+
+
+# --- what happened ----------------------------------------------------------------------------
+
+
+def _events(finding: Finding, source_line: str | None, room: int) -> list[str]:
+    return [
+        *_beginning(finding, source_line, room),
+        *_labelled(_saved_label(finding), finding.last_effect, room),
+        *_labelled("First change lost", finding.next_effect, room),
+        *_recovery(finding, room),
+    ]
+
+
+def _beginning(finding: Finding, source_line: str | None, room: int) -> list[str]:
+    text = _what_happened(finding)
+    lines = _wrapped(f"{text}, at {_place(finding)}" if finding.file else text, room)
+    if source_line is None or not source_line.strip():
+        return [*lines[:-1], f"{lines[-1]}."]
+    code = f"{finding.line:>6} | {_visible(source_line.strip())}"
+    return [*lines[:-1], f"{lines[-1]}:", code]
+
+
+def _place(finding: Finding) -> str:
+    return f"{finding.file}:{finding.line}" if finding.line > 0 else finding.file
+
+
+def _what_happened(finding: Finding) -> str:
+    if finding.crash_point is not None:
+        return f"{_crash_words(finding.crash_kind or CrashKind.KILL)} in {_task(finding)}"
+    if finding.recovery is not None:
+        return "No worker died; the run had succeeded"
+    match finding.rule:
+        case Rule.PARSE_SIDE_EFFECT:
+            return "No task was running; loading the DAG file did this"
+        case Rule.CLOCK_DEPENDENT:
+            return "No worker died; two clean runs at different times do not agree"
+        case Rule.NONDETERMINISTIC_OUTPUT:
+            return "No worker died; two clean runs on the same input do not agree"
+        case _:
+            return "No worker died; this is a clean run"
+
+
+def _crash_words(kind: CrashKind) -> str:
+    match kind:
+        case CrashKind.KILL:
+            return "The worker was killed"
+        case _:
+            assert_never(kind)
+
+
+def _saved_label(finding: Finding) -> str:
+    is_torn = (finding.crash_point or "").endswith("+torn")
+    return "Saved only in part" if is_torn else "Last change saved"
+
+
+def _recovery(finding: Finding, room: int) -> list[str]:
+    if finding.recovery is None:
+        return []
+    label = "Then" if finding.crash_point is None else "Recovery"
+    return _labelled(label, f"{_recovery_words(finding.recovery, _task(finding))}.", room)
+
+
+def _recovery_words(recovery: RecoveryKind, task: str) -> str:
+    match recovery:
+        case RecoveryKind.RETRY:
+            return f"Airflow retries {task}, {_SOON}"
+        case RecoveryKind.CLEAR_TASK:
+            return f"{task} alone is cleared, {_SOON}"
+        case RecoveryKind.CLEAR_DOWNSTREAM:
+            return f"{task} is cleared with its downstream, {_SOON}"
+        case RecoveryKind.CLEAR_RUN:
+            return f"the whole run is cleared, {_SOON}"
+        case RecoveryKind.CLEAR_RUN_DAY_LATER:
+            return "the whole run is cleared, a day later"
+        case _:
+            assert_never(recovery)
+
+
+# --- differences ------------------------------------------------------------------------------
+
+_SHOWN_DIFFERENCES = 3
+_NAMED_DIFFERENCES = 10
+_SHOWN_ROWS = 20
+
+_Row: TypeAlias = "tuple[str | None, str | None]"
+
+
+def _difference_blocks(finding: Finding, room: int) -> Iterator[list[str]]:
+    shown = finding.differences[:_SHOWN_DIFFERENCES]
+    named = finding.differences[_SHOWN_DIFFERENCES:][:_NAMED_DIFFERENCES]
+    for difference in shown:
+        yield _difference(difference, _heads(finding), room)
+    yield [_difference_title(difference) for difference in named]
+    left = len(finding.differences) - len(shown) - len(named)
+    yield [f"{_count(left, 'more output')} {'differs' if left == 1 else 'differ'}."] if left else []
+
+
+def _heads(finding: Finding) -> tuple[str, str]:
+    if finding.recovery is not None or finding.crash_point is not None:
+        return "clean run", "after the rerun"
+    match finding.rule:
+        case Rule.PARSE_SIDE_EFFECT:
+            return "before loading", "after loading"
+        case Rule.CLOCK_DEPENDENT:
+            return "clean run", "clean run at another time"
+        case Rule.NONDETERMINISTIC_OUTPUT:
+            return "a clean run", "another clean run"
+        case _:
+            return "expected", "this run"
+
+
+def _difference(difference: Difference, heads: tuple[str, str], room: int) -> list[str]:
+    rows = _rows(_side(difference.clean), _side(difference.rerun))
+    table = _side_by_side(rows, heads, room - len(_INDENT)) or _stacked(rows, heads, room - len(_INDENT))
+    return [_difference_title(difference), *_indented(table)]
+
+
+def _difference_title(difference: Difference) -> str:
+    return f"{_output_name(difference.output)}: {_visible(difference.summary)}"
+
+
+def _output_name(output: str) -> str:
+    kind, _, name = output.partition(":")
+    word = {"file": "", "xcom": "XCom ", "variable": "Variable "}.get(kind)
+    return _visible(output if word is None else word + name)
+
+
+def _side(content: str | None) -> list[str]:
+    if content is None:
+        return ["(not there)"]
+    return [_visible(line) for line in content.split("\n")] if content else ["(empty)"]
+
+
+def _rows(clean: Sequence[str], rerun: Sequence[str]) -> list[_Row]:
+    """Pairs of lines; what both sides share shrinks to one pair of dots. Empty if they share all."""
+    if clean == rerun:
+        return []
+    rows: list[_Row] = []
+    for tag, start, end, other_start, other_end in SequenceMatcher(
+        None, clean, rerun, autojunk=False
+    ).get_opcodes():
+        if tag == "equal":
+            rows.append((_LEFT_OUT, _LEFT_OUT))
+        else:
+            rows += zip_longest(clean[start:end], rerun[other_start:other_end])
+    return rows
+
+
+def _side_by_side(rows: Sequence[_Row], heads: tuple[str, str], room: int) -> list[str]:
+    """Two columns; empty if they don't fit."""
+    shown = [(clean or "", rerun or "") for clean, rerun in rows[:_SHOWN_ROWS]]
+    left = max((_cells(clean) for clean, _ in (heads, *shown)), default=0)
+    right = max((_cells(rerun) for _, rerun in (heads, *shown)), default=0)
+    if not rows or left + len(" | ") + right > room:
+        return []
+    lines = [f"{_padded(clean, left)} | {rerun}".rstrip() for clean, rerun in (heads, *shown)]
+    return [lines[0], f"{'-' * left}-+-{'-' * right}", *lines[1:], *_rest_of_rows(len(rows))]
+
+
+def _stacked(rows: Sequence[_Row], heads: tuple[str, str], room: int) -> list[str]:
+    """One side above the other; empty if there is nothing to show."""
+    if not rows:
+        return []
+    return [
+        f"{heads[0]}:",
+        *_stack(clean for clean, _ in rows[:_SHOWN_ROWS]),
+        f"{heads[1]}:",
+        *_stack(rerun for _, rerun in rows[:_SHOWN_ROWS]),
+        *_rest_of_rows(len(rows)),
+    ]
+
+
+def _rest_of_rows(count: int) -> list[str]:
+    left = count - _SHOWN_ROWS
+    return [f"{_LEFT_OUT} and {_count(left, 'more line')}"] if left > 0 else []
+
+
+# --- checks -----------------------------------------------------------------------------------
+
+
+def check_text(
+    result: CheckResult,
+    rule_texts: Mapping[Rule, RuleText],
+    source_of: SourceOf,
+    verbose: bool,
+    width: int = 80,
+) -> str:
+    """All there is to say about a check; the first line is `check_headline`."""
+    reason = _reason_block(result, width)
+    findings = _finding_blocks(result, rule_texts, source_of, verbose, width)
+    story = [*findings, *reason] if result.verdict is Verdict.UNSAFE else [*reason, *findings]
+    return "\n".join([check_headline(result), *story, *(_notes(result, width) if verbose else ())])
+
+
+def check_headline(result: CheckResult) -> str:
+    """The verdict of a check and its cause in one line, as for pytest's short summary."""
+    findings = _worst_first(result.findings)
+    if findings and result.verdict in (Verdict.UNSAFE, Verdict.KNOWN):
+        more = len(findings) - 1
+        return _headline(findings[0]) + (f" (+{_count(more, 'more finding')})" if more else "")
+    if result.reason:
+        return f"{result.verdict}: {_gist(result.reason)}"
+    return f"{result.verdict}: {_coverage_words(result.coverage)}" if _is_passed(result) else f"{result.verdict}"
+
+
+def _is_passed(result: CheckResult) -> bool:
+    return result.verdict is Verdict.SAFE
+
+
+def _worst_first(findings: Iterable[Finding]) -> list[Finding]:
+    """The new ones first, else in the order of the check."""
+    return sorted(findings, key=lambda finding: finding.known)
+
+
+def _finding_blocks(
+    result: CheckResult,
+    rule_texts: Mapping[Rule, RuleText],
+    source_of: SourceOf,
+    verbose: bool,
+    width: int,
+) -> list[str]:
+    """The findings in full, those of the baseline in one line unless asked for; the first one's headline is told."""
+    has_told_first = result.verdict in (Verdict.UNSAFE, Verdict.KNOWN)
+    lines: list[str] = []
+    for index, finding in enumerate(_worst_first(result.findings)):
+        if index or not has_told_first:
+            lines += ["", _headline(finding)]
+        if verbose or not finding.known:
+            source = source_of(finding.file, finding.line) if finding.line > 0 else None
+            lines += _body(finding, rule_texts[finding.rule], source, width)
+    return lines
+
+
+def _reason_block(result: CheckResult, width: int) -> list[str]:
+    """The reason, unless the headline has told all of it."""
+    if not result.reason:
+        return []
+    if result.verdict is Verdict.UNSAFE:
+        label = "Besides, not everything could be checked"
+        return ["", *_indented(_labelled(label, result.reason, max(width, _NARROWEST) - len(_INDENT)))]
+    lines = result.reason.strip("\n").split("\n")
+    return ["", *_indented(map(_visible, lines))] if len(lines) > 1 else []
+
+
+def _notes(result: CheckResult, width: int) -> list[str]:
+    room = max(width, _NARROWEST) - len(_INDENT)
+    tried = [] if _is_passed(result) else _labelled("Tried", f"{_coverage_words(result.coverage)}.", room)
+    notes = [line for note in result.notes for line in _labelled("Note", note, room)]
+    return ["", *_indented([*tried, *notes])] if tried or notes else []
+
+
+def _coverage_words(coverage: Coverage) -> str:
+    return ", ".join(
+        (
+            _count(coverage.crash_points, "crash point"),
+            f"{_states_words(coverage)} distinct state{_s(coverage.distinct_states)}",
+            _count(coverage.recoveries, "recovery", "recoveries"),
+        )
+    )
+
+
+def _states_words(coverage: Coverage) -> str:
+    return f"{_explored_of(coverage)}{coverage.distinct_states:,}"
+
+
+def _explored_of(coverage: Coverage) -> str:
+    return f"{coverage.explored:,} of " if coverage.explored < coverage.distinct_states else ""
+
+
+def _gist(reason: str) -> str:
+    """The one line of a reason that says most: of a traceback, its exception."""
+    lines = [line for line in reason.split("\n") if line.strip()]
+    traces = [index for index, line in enumerate(lines) if _is_trace(line)]
+    if not traces:
+        return _visible(lines[0].strip()) if lines else ""
+    intro = "" if _is_trace(lines[0]) else f"{lines[0].strip().rstrip(':')}: "
+    exception = next((line for line in lines[traces[-1] + 1 :] if not line[0].isspace()), lines[-1])
+    return _visible(intro + exception.strip())
+
+
+def _is_trace(line: str) -> bool:
+    return line.startswith(("Traceback (most recent call last)", '  File "'))
+
+
+# --- DAGs -------------------------------------------------------------------------------------
+
+
+def group_by_dag(results: Iterable[CheckResult]) -> tuple[tuple[CheckResult, ...], ...]:
+    """The checks of each DAG in the order given; DAGs by file, then by id."""
+    groups: dict[tuple[str, str], list[CheckResult]] = {}
+    for result in results:
+        groups.setdefault((result.file, result.dag_id), []).append(result)
+    return tuple(tuple(groups[key]) for key in sorted(groups))
+
+
+def dag_verdict(results: Sequence[CheckResult]) -> tuple[Verdict, str | None]:
+    """The worst verdict of a DAG's checks, and the reasons of those that have it, one below the other."""
+    verdict = _worst(result.verdict for result in results)
+    return verdict, "\n".join(_reasons(results, verdict)) or None
+
+
+def _worst(verdicts: Iterable[Verdict]) -> Verdict:
+    return min(verdicts, key=list(Verdict).index)
+
+
+def _reasons(results: Iterable[CheckResult], verdict: Verdict) -> tuple[str, ...]:
+    """Each once."""
+    given = (result.reason for result in results if result.verdict is verdict)
+    return tuple(dict.fromkeys(reason for reason in given if reason))
+
+
+def dag_coverage(results: Iterable[CheckResult]) -> Coverage:
+    """What all checks of a DAG tried together; exhaustive if each of them was."""
+    coverages = [result.coverage for result in results]
+    return Coverage(
+        crash_points=sum(coverage.crash_points for coverage in coverages),
+        distinct_states=sum(coverage.distinct_states for coverage in coverages),
+        explored=sum(coverage.explored for coverage in coverages),
+        recoveries=sum(coverage.recoveries for coverage in coverages),
+        exhaustive=all(coverage.exhaustive for coverage in coverages),
+    )
+
+
+# --- the terminal summary ---------------------------------------------------------------------
+
+_GAP = "  "
+_SHOWN_REASONS = 3
+_EXPLAINED = (Verdict.ERROR, Verdict.UNVERIFIABLE, Verdict.SKIPPED)
+_SHORTEST_NAME = 12
+
+
+class SummaryLine(NamedTuple):
+    """A line of the terminal summary and the name of its colour, if any."""
+
+    text: str
+    markup: str | None
+
+
+def summary_lines(
+    results: Sequence[CheckResult], width: int = 80, durations: bool = True
+) -> tuple[SummaryLine, ...]:
+    """One line per DAG, reasons below it, totals at the end; nothing if there are no results."""
+    if not results:
+        return ()
+    dags = group_by_dag(results)
+    head, *rows = _table([_HEAD, *map(_figures, dags)], width, durations)
+    lines = [SummaryLine(head, None)]
+    for dag, row in zip(dags, rows, strict=True):
+        lines.append(SummaryLine(row, _colour(dag_verdict(dag)[0])))
+        lines += [SummaryLine(line, None) for line in _reason_lines(dag, width)]
+    colour = _colour(_worst(result.verdict for result in results))
+    return (*lines, *(SummaryLine(line, colour) for line in _totals(dags, width, durations)))
+
+
+_HEAD = ("DAG", "verdict", "crash points", "states", "recoveries", "time")
+
+
+def _figures(dag: Sequence[CheckResult]) -> tuple[str, ...]:
+    coverage = dag_coverage(dag)
+    return (
+        _visible(dag[0].dag_id or dag[0].file),
+        str(dag_verdict(dag)[0]),
+        f"{coverage.crash_points:,}" if coverage.crash_points else "-",
+        _states_words(coverage) if coverage.distinct_states else "-",
+        f"{coverage.recoveries:,}" if coverage.recoveries else "-",
+        _seconds(sum(result.duration_s for result in dag)),
+    )
+
+
+def _table(rows: Sequence[tuple[str, ...]], width: int, durations: bool) -> list[str]:
+    """Aligned rows: words to the left, figures to the right; the name gives way to the rest."""
+    shown = [row if durations else row[:-1] for row in rows]
+    widths = [max(map(_cells, column)) for column in zip(*shown, strict=True)]
+    taken = sum(widths[1:]) + len(_GAP) * len(widths[1:])
+    widths[0] = min(widths[0], max(width - taken, _SHORTEST_NAME))
+    return [_table_row(row, widths) for row in shown]
+
+
+def _table_row(row: tuple[str, ...], widths: Sequence[int]) -> str:
+    name, verdict, *figures = row
+    cells = [_padded(_shortened(name, widths[0]), widths[0]), _padded(verdict, widths[1])]
+    cells += [figure.rjust(room) for figure, room in zip(figures, widths[2:], strict=True)]
+    return _GAP.join(cells).rstrip()
+
+
+def _shortened(text: str, room: int) -> str:
+    """The beginning and the end of what is too long."""
+    if _cells(text) <= room:
+        return text
+    keep = room - len(_LEFT_OUT)
+    return text[: keep - keep // 2] + _LEFT_OUT + text[len(text) - keep // 2 :]
+
+
+def _reason_lines(dag: Sequence[CheckResult], width: int) -> list[str]:
+    verdict = dag_verdict(dag)[0]
+    if verdict not in _EXPLAINED:
+        return []
+    reasons = _reasons(dag, verdict)
+    shown = [line for reason in reasons[:_SHOWN_REASONS] for line in _reason_paragraphs(reason)]
+    left = len(reasons) - _SHOWN_REASONS
+    shown += [f"and {_count(left, 'more reason')}"] if left > 0 else []
+    room = max(width, _NARROWEST) - 2 * len(_INDENT)
+    return [2 * _INDENT + line for paragraph in shown for line in _wrapped(paragraph, room)]
+
+
+def _reason_paragraphs(reason: str) -> list[str]:
+    """All lines of a reason, but of a traceback only the exception: the failure shows the rest."""
+    lines = [line for line in reason.split("\n") if line.strip()]
+    return [_gist(reason)] if any(map(_is_trace, lines)) else [_visible(line.strip()) for line in lines]
+
+
+def _totals(dags: Sequence[Sequence[CheckResult]], width: int, durations: bool) -> list[str]:
+    """One line, or two if it is too long."""
+    found = [dag_verdict(dag)[0] for dag in dags]
+    counts = ", ".join(f"{found.count(verdict):,} {verdict}" for verdict in Verdict if verdict in found)
+    everything = [result for dag in dags for result in dag]
+    time = f", {_seconds(sum(result.duration_s for result in everything))}" if durations else ""
+    sentences = [
+        f"{_count(len(dags), 'DAG')}: {counts}.",
+        f"{_coverage_words(dag_coverage(everything))}{time}.",
+    ]
+    line = " ".join(sentences)
+    return [line] if len(line) <= width else sentences
+
+
+def _colour(verdict: Verdict) -> str:
+    match verdict:
+        case Verdict.ERROR | Verdict.UNSAFE:
+            return "red"
+        case Verdict.KNOWN | Verdict.UNVERIFIABLE | Verdict.SKIPPED:
+            return "yellow"
+        case Verdict.SAFE:
+            return "green"
+        case _:
+            assert_never(verdict)
+
+
+def _seconds(duration: float) -> str:
+    if duration < 9.995:
+        return f"{duration:.2f}s"
+    if duration < 59.95:
+        return f"{duration:.1f}s"
+    minutes, seconds = divmod(round(duration), 60)
+    return f"{minutes:,}m {seconds:02}s"
+
+
+# --- lines ------------------------------------------------------------------------------------
+
+
+def _count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _s(number: int) -> str:
+    return "" if number == 1 else "s"
+
+
+def _first_line(text: str) -> str:
+    return _visible(text.strip().split("\n")[0])
+
+
+def _rest(text: str) -> list[str]:
+    return [_visible(line) for line in text.strip().split("\n")[1:]]
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [(_INDENT + line).rstrip() for line in lines]
+
+
+def _labelled(label: str, text: str, room: int) -> list[str]:
+    """`label: text`, wrapped; indented lines of the text stay as they are. Nothing if there is no text."""
+    first, *others = text.strip().split("\n")
+    if not first:
+        return []
+    lines = _wrapped(f"{label}: {first}", room)
+    for other in others:
+        lines += [_visible(other)] if other[:1].isspace() else _wrapped(other, room)
+    return lines
+
+
+def _wrapped(text: str, room: int) -> list[str]:
+    """Lines of at most `room` characters; paths and commands stay whole."""
+    return textwrap.wrap(
+        _visible(text), room, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _stack(lines: Iterable[str | None]) -> list[str]:
+    return _indented(line for line in lines if line is not None)
+
+
+def _visible(text: str) -> str:
+    """Text that can do no harm to a terminal and hides nothing: `\\t`, `\\x1b`, `\\xa0` are spelled out."""
+    return "".join(char if char.isprintable() else _spelled(char) for char in text)
+
+
+def _spelled(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def _cells(text: str) -> int:
+    """The columns that a text takes on a terminal."""
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def _padded(text: str, room: int) -> str:
+    return text + " " * (room - _cells(text))

@@ -1,0 +1,218 @@
+"""The virtual clock of a worker process. Nothing in here waits, and nothing reads the real time.
+
+It stands on time-machine, which changes what the C functions behind `datetime.now` and `time.time` answer:
+every reference to them, however early taken, follows the clock, and `datetime` stays the class that it is.
+"""
+
+from __future__ import annotations
+
+import asyncio.selector_events
+import operator
+import os
+import selectors
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from datetime import datetime, timedelta, timezone
+from types import TracebackType
+from typing import Any
+
+import time_machine
+
+from .process import replaced
+
+_SMALLEST_STEP = timedelta(microseconds=1)
+_SLICE_S = 0.01
+"""How long other threads are let run before we look whether they still work."""
+_IDLE_SLICES = 3
+_OWN_PACKAGE = "pytest_rerunsafe."
+_STEADY_CLOCKS = ("CLOCK_MONOTONIC", "CLOCK_MONOTONIC_RAW", "CLOCK_BOOTTIME", "CLOCK_UPTIME_RAW")
+
+
+class Clock:
+    """The time that this process sees: it stands still until it is moved, and waiting moves it."""
+
+    def __init__(self, at: datetime) -> None:
+        _refuse_naive(at)
+        self._undo = ExitStack()
+        self._lock = threading.Lock()
+        # A number: with a datetime, time-machine also takes charge of TZ, which DAG code may unset.
+        travel = time_machine.travel(int(at.timestamp()), tick=False)
+        self._traveller = travel.start()
+        self._undo.callback(travel.stop)
+        self.move_to(at)
+
+    @classmethod
+    def start(cls, at: datetime) -> Clock:
+        """The clock of this process from now on; the local time zone becomes UTC."""
+        clock = cls(at)
+        clock._fix_time_zone()
+        clock._replace_functions()
+        clock._replace_waits()
+        return clock
+
+    @property
+    def now(self) -> datetime:
+        return datetime.now(timezone.utc)
+
+    def move_to(self, at: datetime) -> None:
+        """Set the clock, forwards or backwards."""
+        _refuse_naive(at)
+        with self._lock:
+            self._traveller.shift(at - self.now)
+
+    def advance(self, seconds: float) -> None:
+        """Move the clock on; by a microsecond at least, so that whoever waits for less gets there."""
+        step = max(timedelta(seconds=seconds), _SMALLEST_STEP) if seconds else timedelta()
+        with self._lock:
+            self._traveller.shift(step)
+
+    def stop(self) -> None:
+        self._undo.close()
+
+    def __enter__(self) -> Clock:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # --- what the process finds in place of the real thing ------------------------------------
+
+    def _fix_time_zone(self) -> None:
+        self._undo.callback(_set_time_zone, os.environ.get("TZ"))
+        _set_time_zone("UTC")
+
+    def _replace_functions(self) -> None:
+        sleep = {time.sleep: self._sleep_function(time.sleep)}
+        replacements = _steady_functions() | _text_functions() | sleep
+        for owner, name, function in _references(replacements):
+            self._undo.enter_context(replaced(owner, name, replacements[function]))
+
+    def _sleep_function(self, real: Callable[[float], None]) -> Callable[[float], None]:
+        def sleep(seconds: Any, /) -> None:
+            length = seconds if isinstance(seconds, float) else operator.index(seconds)
+            if length < 0:
+                raise ValueError("sleep length must be non-negative")
+            if threading.active_count() > 1:
+                real(min(length, _SLICE_S / 10))  # so that a loop that polls lets the others run
+            self.advance(length)
+
+        return sleep
+
+    def _replace_waits(self) -> None:
+        loop = asyncio.selector_events.BaseSelectorEventLoop
+        self._undo.enter_context(replaced(threading.Condition, "wait", self._condition_wait()))
+        self._undo.enter_context(replaced(loop, "__init__", self._loop_init()))
+
+    def _condition_wait(self) -> Callable[..., bool]:
+        real = threading.Condition.wait
+
+        def wait(condition: threading.Condition, timeout: float | None = None) -> bool:
+            if timeout is None or timeout <= 0:
+                return real(condition, timeout)
+            return self._wait(lambda seconds: real(condition, seconds), timeout)
+
+        return wait
+
+    def _loop_init(self) -> Callable[..., None]:
+        real = asyncio.selector_events.BaseSelectorEventLoop.__init__
+
+        def init(loop: Any, selector: selectors.BaseSelector | None = None) -> None:
+            real(loop, selector or _Selector(self._wait))
+
+        return init
+
+    def _wait(self, wait: Callable[[float], bool], timeout: float) -> bool:
+        """Whether it came true: waits really for as long as other threads work, then time flies."""
+        idle, waited = 0, 0.0
+        while idle < _IDLE_SLICES and waited < timeout:
+            if threading.active_count() == 1:
+                idle = _IDLE_SLICES  # nobody there who could do anything
+            before = time.clock_gettime(time.CLOCK_PROCESS_CPUTIME_ID)
+            if wait(0 if idle == _IDLE_SLICES else _SLICE_S):
+                return True
+            used = time.clock_gettime(time.CLOCK_PROCESS_CPUTIME_ID) - before
+            idle = 0 if used > _SLICE_S / 10 and idle < _IDLE_SLICES else idle + 1
+            waited += _SLICE_S
+        self.advance(timeout)
+        return False
+
+
+class _Selector(selectors.DefaultSelector):
+    """An event loop's selector whose waiting is virtual."""
+
+    def __init__(self, wait: Callable[[Callable[[float], bool], float], bool]) -> None:
+        super().__init__()
+        self._wait = wait
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None or timeout <= 0:
+            return super().select(timeout)
+        ready: list[tuple[selectors.SelectorKey, int]] = []
+
+        def wait(seconds: float) -> bool:
+            ready.extend(selectors.DefaultSelector.select(self, seconds))
+            return bool(ready)
+
+        self._wait(wait, timeout)
+        return ready
+
+
+def _refuse_naive(at: datetime) -> None:
+    if at.tzinfo is None:
+        raise ValueError(f"The clock needs a time with a time zone, not {at!r}")
+
+
+def _set_time_zone(name: str | None) -> None:
+    if name is None:
+        os.environ.pop("TZ", None)
+    else:
+        os.environ["TZ"] = name
+    time.tzset()
+
+
+def _steady_functions() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Replacements of the clocks that time-machine leaves alone, by the function that they replace.
+
+    They show the time of day: a function of the virtual clock alone, whatever ran before in this process.
+    What was computed costs nothing: a real figure would make each run differ from the last.
+    """
+    now, now_ns = time.time, time.time_ns
+    steady = {getattr(time, name) for name in _STEADY_CLOCKS if hasattr(time, name)}
+    gettime, gettime_ns = time.clock_gettime, time.clock_gettime_ns
+    return {
+        time.monotonic: lambda: now(),
+        time.monotonic_ns: lambda: now_ns(),
+        time.perf_counter: lambda: now(),
+        time.perf_counter_ns: lambda: now_ns(),
+        time.process_time: lambda: 0.0,
+        time.process_time_ns: lambda: 0,
+        time.thread_time: lambda: 0.0,
+        time.thread_time_ns: lambda: 0,
+        time.clock_gettime: lambda clock: now() if clock in steady else gettime(clock),
+        time.clock_gettime_ns: lambda clock: now_ns() if clock in steady else gettime_ns(clock),
+    }
+
+
+def _text_functions() -> dict[Callable[..., Any], Callable[..., Any]]:
+    now, ctime, asctime, localtime = time.time, time.ctime, time.asctime, time.localtime
+    return {
+        time.ctime: lambda seconds=None, /: ctime(now() if seconds is None else seconds),
+        time.asctime: lambda *moment: asctime(*(moment or (localtime(),))),
+    }
+
+
+def _references(functions: Iterable[Any]) -> list[tuple[Any, str, Any]]:
+    """Where loaded modules hold one of these built-in functions: owner, name, function."""
+    wanted, kind = {id(function): function for function in functions}, type(len)
+    return [
+        (module, name, value)
+        for module_name, module in list(sys.modules.items())
+        if not module_name.startswith(_OWN_PACKAGE) and hasattr(module, "__dict__")
+        for name, value in list(vars(module).items())
+        if type(value) is kind and id(value) in wanted
+    ]

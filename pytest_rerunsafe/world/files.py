@@ -1,0 +1,100 @@
+"""The file store of the world: its state as a value, and every durable change of a run as an effect."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytest_rerunsafe.model import FileChange, Files, Node, Splice
+from pytest_rerunsafe.world.files_calls import Calls, OnFailure
+from pytest_rerunsafe.world.files_ledger import OnEffect
+from pytest_rerunsafe.world.files_patches import OnUnsupported, Patches
+from pytest_rerunsafe.world.files_tree import mounts
+
+_TEMPORARY = "/tmp"
+_UMASK = 0o022
+
+
+class FileStore:
+    """The files that a run sees: the real project and interpreter underneath, all changes in memory."""
+
+    def __init__(
+        self, *, skip_modules: Sequence[str] = (), on_unsupported: OnUnsupported = lambda what: None
+    ) -> None:
+        self._patches = Patches(skip_modules, on_unsupported)
+        self._started: Calls | None = None
+        self._home = "/"
+
+    @property
+    def _calls(self) -> Calls:
+        assert self._started is not None, "the file store was not started"
+        return self._started
+
+    def start(self) -> None:
+        """Let all code of this process work on the fake file system, but for the modules to skip."""
+        self._started = self._patches.apply()
+
+    def stop(self) -> None:
+        """Undo `start`; modules imported since then are forgotten, for they hold the fakes."""
+        self._patches.undo()
+        self._started = None
+
+    def mount(self, project: Path, read_only: Sequence[Path]) -> None:
+        """Show the project, to be changed in memory only, and folders that nobody can change; go there."""
+        tree = self._calls.tree
+        for path, is_read_only in mounts(project, read_only):
+            tree.mount(path, is_read_only=is_read_only)
+        tree.make_directories(_TEMPORARY)
+        self._home = os.path.realpath(project)
+        self._calls.filesystem.cwd = self._home
+
+    def begin(self, on_effect: OnEffect, on_failure: OnFailure) -> None:
+        """From now on each durable change is reported, and each file operation that raises."""
+        self._calls.ledger.on_effect = on_effect
+        self._calls.on_failure = on_failure
+
+    def end(self) -> None:
+        self._calls.ledger.on_effect = None
+        self._calls.on_failure = None
+
+    @property
+    def state(self) -> Files:
+        """What differs from the mounted files; never changes afterwards."""
+        return self._calls.ledger.state
+
+    def restore(self, files: Files) -> None:
+        """Make the files as they were in a state, with nothing open, in the project's folder."""
+        self.drop_open_files()
+        self._calls.ledger.restore(files)
+        self._calls.filesystem.cwd = self._home
+        self._calls.filesystem.umask = _UMASK
+
+    def drop_open_files(self) -> None:
+        """What a kill does: unflushed buffers are gone, closing those files later does nothing."""
+        self._calls.descriptors.drop()
+
+
+def apply(files: Files, changes: tuple[FileChange, ...]) -> dict[str, Node]:
+    """The state after an effect's changes."""
+    result = dict(files)
+    apply_to(result, changes)
+    return result
+
+
+def apply_to(files: dict[str, Node], changes: tuple[FileChange, ...]) -> None:
+    """The same in place, for folding many effects."""
+    for path, change in changes:
+        match change:
+            case None:
+                files.pop(path, None)
+            case Splice():
+                files[path] = _spliced(files[path], change)
+            case Node():
+                files[path] = change
+
+
+def _spliced(node: Node, change: Splice) -> Node:
+    start, stop = change.offset, change.offset + change.removed
+    content = b"".join((node.content[:start], change.data, node.content[stop:]))
+    return Node(kind=node.kind, content=content, mode=node.mode, mtime=change.mtime)

@@ -1,0 +1,272 @@
+"""What differs from the mounted files, kept up change by change; decides nothing about file operations."""
+
+from __future__ import annotations
+
+import os
+import time
+import weakref
+from collections.abc import Callable
+from types import MappingProxyType
+
+from pyfakefs.fake_file import FakeDirectory, FakeFile
+
+from pytest_rerunsafe.model import FileChange, Files, Node, NodeKind, Splice
+from pytest_rerunsafe.world.files_tree import (
+    Tree,
+    attach,
+    detach,
+    inode_of,
+    is_pristine,
+    node_of,
+    put_on,
+    thawed_content,
+    walk,
+)
+
+OnEffect = Callable[[str, str, "tuple[FileChange, ...]"], None]
+"""Kind, target path and changes of one effect."""
+
+_ABSENT = Node(kind=NodeKind.ABSENT, mode=0)
+_DIRECTORY = Node(kind=NodeKind.DIRECTORY, mode=0o755)
+
+
+class Ledger:
+    """The difference to the mounted files and the effects that made it."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self.on_effect: OnEffect | None = None
+        self._held: dict[str, FakeFile] = {}
+        self._gone: set[str] = set()
+        self._nodes: dict[str, Node] = {}
+        self._stale: dict[str, None] = {}
+        self._touched: set[str] = set()
+        self._snapshot: Files | None = None
+
+    # --- what happened ------------------------------------------------------------------------
+
+    def left(self, path: str, inode: FakeFile) -> None:
+        """The inode, with all below it, no longer stands at the path."""
+        for below, child in walk(path, inode):
+            self._held.pop(below, None)
+            if child.__dict__.get("home") == below:
+                self._gone.add(below)
+            self._touch(below)
+        if inode.stat_result.st_nlink > 0 and not isinstance(inode, FakeDirectory):
+            self._rename_to_a_remaining_link(inode)
+
+    def _rename_to_a_remaining_link(self, inode: FakeFile) -> None:
+        paths = [path for path, held in self._held.items() if held is inode]
+        if paths:
+            inode.name = os.path.basename(min(paths))
+            inode.parent_dir = weakref.ref(self._tree.parent_of(min(paths)))
+
+    def entered(self, path: str, inode: FakeFile) -> None:
+        """The inode, with all below it, now stands at the path."""
+        for below, child in walk(path, inode):
+            if is_pristine(child, below):
+                self._gone.discard(below)
+            else:
+                self._held[below] = child
+            self._touch(below)
+
+    def linked(self, path: str, inode: FakeFile) -> None:
+        """The inode got a second name: from now on both are ours."""
+        inode.is_modified = True  # type: ignore[attr-defined]
+        self.entered(path, inode)
+
+    def changed(self, inode: FakeFile) -> None:
+        """Permissions or times of the inode changed."""
+        for path in self.paths_of(inode):
+            self._hold(path, inode)
+
+    def write(self, inode: FakeFile, offset: int, data: bytes) -> None:
+        """Put the data into a file and publish it as one effect, unless nothing changed."""
+        content = thawed_content(inode)
+        size = len(content)
+        if offset > size:
+            offset, data = size, bytes(offset - size) + data
+        removed = min(len(data), size - offset)
+        if removed == len(data) and content[offset : offset + removed] == data:
+            return
+        content[offset : offset + removed] = data
+        self._spliced("write", inode, Splice(offset=offset, removed=removed, data=data, mtime=time.time()))
+
+    def resize(self, inode: FakeFile, size: int) -> None:
+        """Cut or extend a file and publish it as one effect, unless it has that size."""
+        old = inode.stat_result.st_size
+        if size == old:
+            return
+        if size == 0:
+            inode._byte_contents = b""
+        content = thawed_content(inode)
+        content[size:] = b"\0" * (size - len(content))
+        kept = min(old, size)
+        data = bytes(size - kept)
+        change = Splice(offset=kept, removed=old - kept, data=data, mtime=time.time())
+        self._spliced("truncate", inode, change)
+
+    def _spliced(self, kind: str, inode: FakeFile, change: Splice) -> None:
+        result = inode.stat_result
+        result.st_size += len(change.data) - change.removed
+        result.st_mtime = result.st_ctime = change.mtime
+        paths = self.paths_of(inode)
+        if not paths:
+            return
+        changes = tuple((path, self._splice_or_node(path, inode, change)) for path in paths)
+        self._emit(kind, paths[0], changes)
+
+    def _splice_or_node(self, path: str, inode: FakeFile, change: Splice) -> Splice | Node:
+        if path in self._held:
+            self._stale[path] = None
+            return change
+        self._hold(path, inode)
+        self._touched.discard(path)
+        return self._now(path)  # type: ignore[return-value]
+
+    def paths_of(self, inode: FakeFile) -> list[str]:
+        """All names of an inode, sorted; none if it was removed or never had one."""
+        if inode.stat_result.st_nlink > 1 and not isinstance(inode, FakeDirectory):
+            return sorted(path for path, held in self._held.items() if held is inode)
+        path = self._tree.path_of(inode) if inode.stat_result.st_nlink else ""
+        return [path] if path else []
+
+    def publish(self, kind: str, target: str) -> None:
+        """Make one effect of all that was reported since the last one."""
+        changes = tuple((path, self._now(path)) for path in sorted(self._touched))
+        self._touched.clear()
+        self._emit(kind, target, changes)
+
+    def _emit(self, kind: str, target: str, changes: tuple[FileChange, ...]) -> None:
+        self._snapshot = None
+        if self.on_effect is not None and changes:
+            self.on_effect(kind, target, changes)
+
+    def _hold(self, path: str, inode: FakeFile) -> None:
+        inode.is_modified = True  # type: ignore[attr-defined]
+        self._held[path] = inode
+        self._touch(path)
+
+    def _touch(self, path: str) -> None:
+        self._touched.add(path)
+        self._stale[path] = None
+
+    def _now(self, path: str) -> Node | None:
+        """What the state says of a path."""
+        if path in self._stale:
+            del self._stale[path]
+            self._renew(path)
+        return self._nodes.get(path)
+
+    def _renew(self, path: str) -> None:
+        inode = self._held.get(path)
+        if inode is not None:
+            self._nodes[path] = node_of(inode)
+        elif path in self._gone:
+            self._nodes[path] = _ABSENT
+        else:
+            self._nodes.pop(path, None)
+
+    # --- the state ----------------------------------------------------------------------------
+
+    @property
+    def state(self) -> Files:
+        if self._snapshot is None:
+            for path in self._stale:
+                self._renew(path)
+            self._stale.clear()
+            self._snapshot = MappingProxyType(dict(self._nodes))
+        return self._snapshot
+
+    def restore(self, files: Files) -> None:
+        """Make the tree equal to a state, touching only what differs from the present one."""
+        present, wanted = self.state, self._with_parents(files)
+        differing = {path for path in {*present, *wanted} if self._differs(path, present, wanted)}
+        order = sorted(self._with_contents(differing, wanted))
+        for path in reversed(order):
+            self._take_away(path, wanted.get(path))
+        for path in order:
+            self._put(path, wanted.get(path))
+        self._touched.clear()
+        self._stale.clear()
+        self._snapshot = None
+
+    def _with_parents(self, files: Files) -> dict[str, Node]:
+        """The state with the directories that its files need; a caller may leave them out."""
+        wanted = dict(files)
+        for path in files:
+            parent = os.path.dirname(path)
+            while parent not in wanted and not self._tree.is_mounted(parent):
+                wanted[parent] = _DIRECTORY
+                parent = os.path.dirname(parent)
+        return wanted
+
+    def _differs(self, path: str, present: Files, wanted: Files) -> bool:
+        old, new = present.get(path), wanted.get(path)
+        if old is not new and (old is None or new is None or old != new or old.mtime != new.mtime):
+            return True
+        inode = self._held.get(path)
+        # A state does not say which names are one file, so two names are made two files.
+        return inode is not None and inode.stat_result.st_nlink > 1 and not isinstance(inode, FakeDirectory)
+
+    def _with_contents(self, differing: set[str], wanted: Files) -> set[str]:
+        """The paths with all those below a directory that cannot stay, for they go with it."""
+        going = [f"{path}/" for path in sorted(differing) if self._is_going(path, wanted.get(path))]
+        if not going:
+            return differing
+        prefixes = tuple(going)
+        return differing | {path for path in {*self._nodes, *wanted} if path.startswith(prefixes)}
+
+    def _is_going(self, path: str, node: Node | None) -> bool:
+        inode = self._tree.standing(path)
+        return isinstance(inode, FakeDirectory) and not _can_stay(inode, path, node)
+
+    def _take_away(self, path: str, node: Node | None) -> None:
+        inode = self._tree.standing(path)
+        if inode is None or _can_stay(inode, path, node):
+            return
+        self._held.pop(path, None)
+        self._nodes.pop(path, None)
+        if inode.__dict__.get("home") == path:
+            self._gone.add(path)
+        detach(self._tree.parent_of(path), os.path.basename(path))
+
+    def _put(self, path: str, node: Node | None) -> None:
+        if node is None:
+            self._put_back(path)
+        elif node.kind is not NodeKind.ABSENT:
+            self._put_in(path, node)
+        if node is None:
+            self._nodes.pop(path, None)
+        else:
+            self._nodes[path] = node
+
+    def _put_back(self, path: str) -> None:
+        """Let what was mounted at the path, if anything, be seen again."""
+        self._held.pop(path, None)
+        inode = self._tree.standing(path)
+        if inode is not None:
+            put_on(node_of(self._tree.mounted(path)), inode)
+            inode.is_modified = False  # type: ignore[attr-defined]
+        elif path in self._gone:
+            self._gone.discard(path)
+            attach(self._tree.parent_of(path), os.path.basename(path), self._tree.mounted(path))
+
+    def _put_in(self, path: str, node: Node) -> None:
+        inode = self._tree.standing(path)
+        if inode is None:
+            inode = inode_of(node, self._tree.filesystem)
+            attach(self._tree.parent_of(path), os.path.basename(path), inode)
+        else:
+            put_on(node, inode)
+        inode.is_modified = True  # type: ignore[attr-defined]
+        self._held[path] = inode
+
+
+def _can_stay(inode: FakeFile, path: str, node: Node | None) -> bool:
+    """Whether restoring needs no other inode at the path: only directories stay, others may be below them."""
+    if not isinstance(inode, FakeDirectory):
+        return False
+    if node is None:
+        return bool(inode.__dict__.get("home") == path)
+    return node.kind is NodeKind.DIRECTORY
