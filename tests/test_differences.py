@@ -93,7 +93,12 @@ DICT = {"total": 20, "by": {"a": 1, "b": 2}, "rows": [{"n": n} for n in range(10
         (JSON, dumps(DICT), dumps(DICT) * 2, "the whole content twice"),
         (JSON, b"[1]", b"[true]", "`[0]` is true instead of 1"),
         ("xcom:t/k", b"20", b"30", "value is 30 instead of 20"),
+        ("xcom:t/k", b"12", b"1", "value is 1 instead of 12"),
         ("xcom:t/k", b"10", b"null", "value is null instead of 10"),
+        (JSON, rb'{"\ud800": 1}', rb'{"\ud800": 2}', "`?` is 2 instead of 1"),
+        (JSON, b'{"a\\nb": 1}', b"{}", "`a b` is missing"),
+        (JSON, b"[]", b"{}", "value is {} instead of []"),
+        (JSON, dumps({"a": [1], "b": 1}), dumps({"a": [1], "b": 2}), "`b` is 2 instead of 1"),
         (BIN, b"\0" * 300, b"\0" * 120, "cut off after 120 of 300 bytes"),
         (BIN, b"\0ab", b"\0ab\0ab", "the whole content twice"),
         (BIN, b"\0abc", b"\0axyz", "differs from byte 3 on, 5 bytes instead of 4"),
@@ -168,6 +173,29 @@ def test_data_written_differently_show_how() -> None:
     assert (found.clean, found.rerun) == ('{"a": 1, "b": 2}', '{"b": 2, "a": 1}')
 
 
+def test_empty_containers_are_shown_as_they_are() -> None:
+    found = describe(JSON, b"[]", b"{}")
+    assert (found.clean, found.rerun) == ("[]", "{}")
+
+
+def test_a_record_with_a_line_break_is_one_line() -> None:
+    assert describe(CSV, b'a\n"x\ny"\n', b'a\n"x\nz"\n').rerun == '...\n"x\\nz"'
+
+
+def test_records_that_moved_show_where_the_order_breaks() -> None:
+    found = describe(TXT, b"a\nb\nc\nd\n", b"a\nc\nd\nb\n")
+    assert (found.clean, found.rerun) == ("...\nb\nc\nd", "...\nc\nd\nb")
+
+
+def test_long_lines_are_each_shown_around_their_first_difference() -> None:
+    found = describe(
+        TXT,
+        b"".join(b"%d" % n + b"a" * 300 + b"b\n" for n in range(3)),
+        b"".join(b"%d" % n + b"a" * 300 + b"c\n" for n in range(3)),
+    )
+    assert [line[-1] for line in str(found.rerun).split("\n")] == ["c", "c", "c"]
+
+
 def test_a_long_line_is_shown_around_its_first_difference() -> None:
     found = describe(TXT, b"a" * 500 + b"bcd" + b"e" * 500, b"a" * 500 + b"xyz" + b"e" * 500)
     assert "abcde" in str(found.clean)
@@ -238,6 +266,12 @@ def test_ten_thousand_lines_that_all_differ_are_excerpted() -> None:
 )
 def test_records(name: str, content: bytes, expected: tuple[bytes, ...]) -> None:
     assert records(name, content) == expected
+
+
+@pytest.mark.parametrize("depth", [200, 900, 100_000])
+def test_json_of_any_depth_is_no_trouble(depth: int) -> None:
+    one, other = (b'{"a": [' * depth + leaf + b"]}" * depth for leaf in (b"1", b"2"))
+    assert describe(JSON, one, other).summary
 
 
 def test_a_damaged_content_is_split_as_its_partner() -> None:

@@ -15,6 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
+from http.client import HTTPConnection
 from multiprocessing import shared_memory
 from pathlib import Path
 from types import FrameType
@@ -201,7 +202,7 @@ def test_processes_and_exits_are_seen_through_the_fake_file_system() -> None:
     def child() -> tuple[str, list[int]]:
         wall = Wall()
         with Patcher():
-            message = wall.run(lambda: os.system("true"))
+            message = wall.run(lambda: subprocess.run(["true"], capture_output=True))
             with wall.guard.up(), pytest.raises(ProcessExited):
                 os._exit(4)
         return message, wall.exits
@@ -229,33 +230,28 @@ def send_a_local_datagram() -> None:
         client.sendto(b"x", "/run/nobody.sock")
 
 
-def connect_an_inherited_socket() -> None:
-    INHERITED.connect(("203.0.113.1", 5432))
-
-
-INHERITED = socket.socket()
-
 ACTS: dict[str, tuple[Callable[[], Any], str]] = {
     "create_connection": (
         lambda: socket.create_connection(("db.invalid", 5432)),
         "connecting to db.invalid:5432",
     ),
-    "urlopen": (
-        lambda: __import__("urllib.request").request.urlopen("http://api.invalid/x"),
-        "connecting to api.invalid:80",
-    ),
+    "http": (lambda: HTTPConnection("api.invalid").request("GET", "/"), "connecting to api.invalid:80"),
     "socket": (socket.socket, "opening a network socket"),
     "socket6": (lambda: socket.socket(socket.AF_INET6), "opening a network socket"),
-    "connect": (connect_an_inherited_socket, "connecting to 203.0.113.1:5432"),
     "connect local": (connect_a_local_socket, "connecting to /run/nobody.sock"),
     "bind local": (bind_a_local_socket, "listening on never.sock"),
     "sendto": (send_a_local_datagram, "sending to /run/nobody.sock"),
     "gethostbyname": (lambda: socket.gethostbyname("db.invalid"), "looking up db.invalid"),
     "gethostbyaddr": (lambda: socket.gethostbyaddr("203.0.113.1"), "looking up 203.0.113.1"),
     "Popen": (lambda: subprocess.run(["ls", "-l", "a b"]), "starting the process `ls -l 'a b'`"),
-    "shell": (lambda: subprocess.run("ls | wc", shell=True), "starting the process `/bin/sh -c 'ls | wc'`"),
+    "shell": (lambda: subprocess.run("ls | wc", shell=True), "starting the process `ls | wc`"),
+    "Popen by name": (lambda: subprocess.Popen(args=["ls"]), "starting the process `ls`"),
+    "spawn context": (
+        lambda: __import__("_posixsubprocess").fork_exec([b"/bin/ls", b"-l"]),
+        "starting the process `/bin/ls -l`",
+    ),
     "system": (lambda: os.system("ls -l"), "starting the process `ls -l`"),
-    "popen": (lambda: os.popen("ls -l"), "starting the process `/bin/sh -c 'ls -l'`"),
+    "popen": (lambda: os.popen("ls -l"), "starting the process `ls -l`"),
     "posix_spawn": (lambda: os.posix_spawn("/bin/ls", ["ls"], {}), "starting the process `ls`"),
     "execv": (lambda: os.execv("/bin/ls", ["ls", "-a"]), "becoming the process `ls -a`"),
     "fork": (os.fork, "forking a process"),
@@ -280,6 +276,11 @@ ACTS: dict[str, tuple[Callable[[], Any], str]] = {
 def test_reaching_for_the_world_is_refused(name: str) -> None:
     act, what = ACTS[name]
     check(act, what)
+
+
+def test_a_socket_from_before_reaches_nobody() -> None:
+    with socket.socket() as client:
+        check(lambda: client.connect(("203.0.113.1", 5432)), "connecting to 203.0.113.1:5432")
 
 
 def test_mapping_a_file_is_refused(tmp_path: Path) -> None:
@@ -412,15 +413,18 @@ ENDS: dict[str, tuple[Callable[[], Any], int]] = {
 def test_an_end_freezes_the_world_before_any_finally_runs(name: str) -> None:
     act, code = ENDS[name]
 
+    def task(wall: Wall, seen: list[int]) -> None:
+        try:
+            act()
+        except Exception:
+            seen.append(1000)
+        finally:
+            seen.extend(wall.exits)
+
     def child() -> tuple[list[int], list[int], int]:
         wall, seen = Wall(), list[int]()
         with wall.guard.up(), pytest.raises(ProcessExited) as caught:
-            try:
-                act()
-            except Exception:
-                pytest.fail("handled as an ordinary error")
-            finally:
-                seen.extend(wall.exits)
+            task(wall, seen)
         return wall.exits, seen, caught.value.exit_code
 
     assert in_child(child) == ([code], [code], code)

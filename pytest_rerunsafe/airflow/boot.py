@@ -71,7 +71,7 @@ def _import_airflow() -> None:
 
     airflow.settings.initialize()
 
-    from . import answers, attempts, inputs, loading, metadata, scheduling  # noqa: F401
+    from . import answers, attempts, inputs, loading, metadata, scheduling, warm_up_dag  # noqa: F401
 
 
 def _forget(folder: str, given: str | None) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from enum import Enum
+from functools import lru_cache
 from typing import Protocol, TypeAlias
 
 from pytest_rerunsafe.model import Difference, Output
@@ -24,6 +25,8 @@ _ALIGN_LIMIT = 40_000
 """Lines times lines up to which two texts are aligned; above that the whole stretch that differs is shown."""
 _DEPTH_LIMIT = 50
 _LEFT_OUT = "..."
+_CACHED = 8
+"""Contents kept in parsed form: a few questions are asked of each pair, one after the other."""
 
 
 class Masking(Protocol):
@@ -88,7 +91,9 @@ class _Broken:
 _BROKEN = _Broken()
 
 
+@lru_cache(maxsize=_CACHED)
 def _parse(content: bytes) -> object:
+    """The JSON value, not to be changed; `_BROKEN` if it is none."""
     try:
         value: object = json.loads(content, object_pairs_hook=_all_pairs)
     except (ValueError, RecursionError):
@@ -133,6 +138,7 @@ def common_format(name: str, clean: bytes, rerun: bytes) -> Format:
     return form
 
 
+@lru_cache(maxsize=_CACHED)
 def _split(form: Format, content: bytes) -> tuple[bytes, ...]:
     match form:
         case Format.BINARY:
@@ -181,12 +187,15 @@ def _items(value: object, path: str) -> Iterator[bytes]:
         yield _labelled(path, value)
 
 
+_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
+
+
 def _labelled(path: str, value: object) -> bytes:
-    return (f"{path}: " if path else "").encode() + _canonical(value)
+    return (f"{path}: " if path else "").encode("utf-8", "surrogatepass") + _canonical(value)
 
 
 def _canonical(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return _ENCODER.encode(value).encode("utf-8", "surrogatepass")
 
 
 _NAME_CELL = re.compile(rb'\s*"?[A-Za-z_][\w .()/%#-]*"?\s*')
@@ -262,7 +271,7 @@ def describe(name: str, clean: bytes | None, rerun: bytes | None) -> Difference:
         before, after = _byte_excerpts(clean, rerun)
         return Difference(output=name, clean=before, rerun=after, summary=_byte_summary(name, clean, rerun))
     before, after = excerpts(_split(form, clean), _split(form, rerun))
-    if before == after == _LEFT_OUT:
+    if before == after:
         before, after = excerpts(clean.split(b"\n"), rerun.split(b"\n"))
     return Difference(output=name, clean=before, rerun=after, summary=_summary(name, form, clean, rerun))
 
@@ -274,13 +283,18 @@ def _noun(name: str) -> str:
 def _summary(name: str, form: Format, clean: bytes, rerun: bytes) -> str:
     if not rerun.strip():
         return f"{_noun(name)} is empty"
+    if form is Format.JSON:
+        return _printable(_json_summary(_parse(clean), _parse(rerun)))
     if clean.startswith(rerun) and not _ends_with_record(form, clean, rerun):
         return f"cut off after {len(rerun)} of {len(clean)} bytes"
-    if form is Format.JSON:
-        return _json_summary(_parse(clean), _parse(rerun))
     if not clean.endswith(b"\n") and _is_multiple(clean, rerun):
         return f"the whole content {_times(len(rerun) // len(clean))}"
     return _by_records(form, clean, rerun)
+
+
+def _printable(text: str) -> str:
+    """On one line, and without the lone surrogates that a JSON key may hold."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())
 
 
 def _is_multiple(clean: bytes, rerun: bytes) -> bool:
@@ -380,13 +394,11 @@ def _json_summary(clean: object, rerun: object) -> str:
 
 
 def _json_phrases(clean: object, rerun: object, path: str) -> Iterator[str]:
-    if _canonical(clean) == _canonical(rerun):
-        return
     if isinstance(clean, dict) and isinstance(rerun, dict) and path.count(".") < _DEPTH_LIMIT:
         yield from _object_phrases(clean, rerun, path)
     elif isinstance(clean, list) and isinstance(rerun, list):
         yield from _list_phrases(clean, rerun, path)
-    else:
+    elif _canonical(clean) != _canonical(rerun):
         yield f"{f'`{path}`' if path else 'value'} is {_shown(rerun)} instead of {_shown(clean)}"
 
 
@@ -403,6 +415,8 @@ def _object_phrases(clean: dict[str, object], rerun: dict[str, object], path: st
 
 def _list_phrases(clean: list[object], rerun: list[object], path: str) -> Iterator[str]:
     before, after = [*map(_canonical, clean)], [*map(_canonical, rerun)]
+    if before == after:
+        return
     changed = [index for index, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1]]
     if len(before) == len(after) and len(changed) == 1:
         yield from _json_phrases(clean[changed[0]], rerun[changed[0]], f"{path}[{changed[0]}]")
@@ -419,26 +433,37 @@ def _shown(value: object) -> str:
 
 def excerpts(clean: Sequence[bytes], rerun: Sequence[bytes]) -> tuple[str, str]:
     """The lines of each side that the other lacks, bounded; `...` for what is left out."""
-    before, after = _changed_lines(clean, rerun)
-    skip = _shared_start(clean[before[0]], rerun[after[0]]) if len(before) == len(after) == 1 else 0
-    return _rendered(clean, before, skip), _rendered(rerun, after, skip)
-
-
-def _changed_lines(clean: Sequence[bytes], rerun: Sequence[bytes]) -> tuple[list[int], list[int]]:
     head = _shared_count(clean, rerun)
     tail = _shared_count(clean[head:][::-1], rerun[head:][::-1])
-    before, after = clean[head : len(clean) - tail], rerun[head : len(rerun) - tail]
-    if len(before) * len(after) > _ALIGN_LIMIT:
-        return [*range(head, head + len(before))], [*range(head, head + len(after))]
-    blocks = [
-        code
-        for code in SequenceMatcher(None, before, after, autojunk=False).get_opcodes()
-        if code[0] != "equal"
-    ]
+    whole = [*range(head, len(clean) - tail)], [*range(head, len(rerun) - tail)]
+    if len(whole[0]) * len(whole[1]) <= _ALIGN_LIMIT:
+        shown = _rendered_pair(clean, rerun, *_aligned(clean, rerun, *whole))
+        if shown[0] != shown[1]:
+            return shown
+    # Of records that only moved, the lines alone are alike on both sides.
+    return _rendered_pair(clean, rerun, *whole)
+
+
+def _aligned(
+    clean: Sequence[bytes], rerun: Sequence[bytes], before: Sequence[int], after: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    sides = [clean[index] for index in before], [rerun[index] for index in after]
+    blocks = SequenceMatcher(None, *sides, autojunk=False).get_opcodes()
+    changed = [block for block in blocks if block[0] != "equal"]
     return (
-        [head + line for _, start, end, _, _ in blocks for line in range(start, end)],
-        [head + line for _, _, _, start, end in blocks for line in range(start, end)],
+        [before[line] for _, start, end, _, _ in changed for line in range(start, end)],
+        [after[line] for _, _, _, start, end in changed for line in range(start, end)],
     )
+
+
+def _rendered_pair(
+    clean: Sequence[bytes], rerun: Sequence[bytes], before: Sequence[int], after: Sequence[int]
+) -> tuple[str, str]:
+    skips: Mapping[int, int] = {}
+    if len(before) == len(after):
+        pairs = list(zip(before, after, strict=True))[:LINE_LIMIT]
+        skips = {place: shared_start(clean[one], rerun[two]) for place, (one, two) in enumerate(pairs)}
+    return _rendered(clean, before, skips), _rendered(rerun, after, skips)
 
 
 def _shared_count(clean: Sequence[bytes], rerun: Sequence[bytes]) -> int:
@@ -446,22 +471,22 @@ def _shared_count(clean: Sequence[bytes], rerun: Sequence[bytes]) -> int:
     return next((index for index, (one, other) in pairs if one != other), min(len(clean), len(rerun)))
 
 
-def _rendered(lines: Sequence[bytes], changed: Sequence[int], skip: int = 0) -> str:
+def _rendered(lines: Sequence[bytes], changed: Sequence[int], skips: Mapping[int, int]) -> str:
     if not lines:
         return ""
     shown: list[str] = []
     last = -1
-    for index in changed:
+    for place, index in enumerate(changed):
         gap = [_LEFT_OUT] if index > last + 1 else []
         if len(shown) + len(gap) >= LINE_LIMIT - 1:
             break
-        shown += [*gap, _line(lines[index], skip)]
+        shown += [*gap, _line(lines[index], skips.get(place, 0))]
         last = index
     return "\n".join([*shown, _LEFT_OUT] if last < len(lines) - 1 else shown)
 
 
 def _line(line: bytes, skip: int) -> str:
-    text = line.decode("utf-8", "replace")
+    text = line.decode("utf-8", "replace").replace("\n", "\\n").replace("\r", "\\r")
     start = max(0, skip - WIDTH_LIMIT // 3) if len(text) > WIDTH_LIMIT else 0
     return _cut(_LEFT_OUT + text[start + len(_LEFT_OUT) :] if start else text, WIDTH_LIMIT)
 
@@ -476,10 +501,10 @@ def _beginning(name: str, content: bytes | None) -> str | None:
     if format_of(name, content) is Format.BINARY:
         return _hex(content, 0)
     lines = _lines(content)
-    return _rendered(lines, range(len(lines)))
+    return _rendered(lines, range(len(lines)), {})
 
 
-def _shared_start(one: bytes, other: bytes) -> int:
+def shared_start(one: bytes, other: bytes) -> int:
     """The number of bytes that two contents have in common at the start."""
     low, high = 0, min(len(one), len(other))
     while low < high:
@@ -492,7 +517,7 @@ def _shared_start(one: bytes, other: bytes) -> int:
 
 
 def _byte_excerpts(clean: bytes, rerun: bytes) -> tuple[str, str]:
-    start = _shared_start(clean, rerun)
+    start = shared_start(clean, rerun)
     return _hex(clean, start), _hex(rerun, start)
 
 
@@ -511,7 +536,7 @@ def _byte_summary(name: str, clean: bytes, rerun: bytes) -> str:
     if _is_multiple(clean, rerun):
         return f"the whole content {_times(len(rerun) // len(clean))}"
     sizes = f", {len(rerun)} bytes instead of {len(clean)}" if len(clean) != len(rerun) else ""
-    return f"differs from byte {_shared_start(clean, rerun) + 1} on{sizes}"
+    return f"differs from byte {shared_start(clean, rerun) + 1} on{sizes}"
 
 
 # --- one line ---------------------------------------------------------------------------------

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pytest_rerunsafe.compare.differences import (
+    Format,
     Outputs,
     RecordChanges,
     common_format,
     compare_records,
     record_pair,
     records,
+    shared_start,
 )
 from pytest_rerunsafe.model import Difference, Rule
 
@@ -143,21 +145,24 @@ def _is_left_in_part(evidence: Evidence, name: str) -> bool:
 
 
 def _is_part(name: str, clean: bytes, left: bytes) -> bool:
-    if _is_beginning(clean, left):
+    if _is_beginning(name, clean, left):
         return True
     changes = compare_records(*record_pair(name, clean, left))
     return bool(changes.missing) and not changes.repeated and not changes.foreign
 
 
-_TORN_TOKEN = re.compile(rb"[0-9A-Za-z:.,+ _-]{0,40}")
+_TORN_TOKEN = re.compile(rb"[0-9A-Za-z:.,+ _-]{1,40}")
+_MASKED = (b"<time>", b"<id>", b'"<time>"', b'"<id>"')
 
 
-def _is_beginning(clean: bytes, left: bytes) -> bool:
+def _is_beginning(name: str, clean: bytes, left: bytes) -> bool:
     """Whether it is the clean content cut off; a time or an id that was cut in two is not masked in it."""
-    if len(left) < len(clean) and clean.startswith(left):
-        return True
-    masked = max(clean.rfind(b"<time>", 0, len(left) + 1), clean.rfind(b"<id>", 0, len(left) + 1))
-    return masked >= 0 and left[:masked] == clean[:masked] and bool(_TORN_TOKEN.fullmatch(left[masked:]))
+    if common_format(name, clean, left) is Format.JSON:
+        return False  # 1 is not the torn half of 12
+    same = shared_start(clean, left)
+    if same == len(left):
+        return len(left) < len(clean)
+    return clean.startswith(_MASKED, same) and bool(_TORN_TOKEN.fullmatch(left, same))
 
 
 def _announcement(evidence: Evidence, name: str) -> str | None:
@@ -187,10 +192,10 @@ def _lacks(evidence: Evidence, name: str) -> bool:
     clean, rerun = _content(evidence.clean, name), _content(evidence.rerun, name)
     if clean is None or rerun is None:
         return rerun is None
-    if _is_beginning(clean, rerun):
+    if _is_beginning(name, clean, rerun):
         return True
     changes = compare_records(*record_pair(name, clean, rerun))
-    if _is_repeated(clean, rerun):
+    if _is_repeated(name, clean, rerun):
         return False
     return bool(changes.missing) and _are_torn(changes.foreign, name, clean, rerun)
 
@@ -201,15 +206,28 @@ def _repeats(evidence: Evidence, name: str) -> bool:
         return bool(rerun) and not _is_temporary(name) and rerun in _contents(evidence.clean)
     changes = compare_records(*record_pair(name, clean, rerun))
     is_more = bool(changes.repeated) and _are_torn(changes.foreign, name, clean, rerun)
-    return is_more or _is_repeated(clean, rerun)
+    return is_more or _is_repeated(name, clean, rerun)
 
 
-def _is_repeated(clean: bytes, rerun: bytes) -> bool:
-    """Whether the clean content stands there in full behind a first part of itself, or several times."""
-    before = rerun.removesuffix(clean)
-    while clean and len(before) >= len(clean) and before.endswith(clean):
+def _is_repeated(name: str, clean: bytes, rerun: bytes) -> bool:
+    """Whether the clean content stands there in full and a part of it, or all, once more."""
+    form = common_format(name, clean, rerun)
+    if form is Format.JSON or len(rerun) <= len(clean) or not clean:
+        return False
+    before = rerun
+    while before.endswith(clean):
         before = before.removesuffix(clean)
-    return bool(clean) and before != rerun and rerun != clean and clean.startswith(before)
+    return (before != rerun and clean.startswith(before)) or (form.is_by_lines and _is_inserted(clean, rerun))
+
+
+def _is_inserted(clean: bytes, rerun: bytes) -> bool:
+    """Whether records of the clean content, the last perhaps torn, stand among its lines once more."""
+    more = len(rerun) - len(clean)
+    last = shared_start(clean, rerun)
+    first = len(clean) - shared_start(clean[::-1], rerun[::-1])
+    starts = [place.end() for place in re.finditer(rb"^", clean[: last + 1], re.MULTILINE)]
+    known = b"\n" + clean
+    return any(b"\n" + rerun[start : start + more] in known for start in starts if first <= start <= last)
 
 
 _TORN_LIMIT = 8

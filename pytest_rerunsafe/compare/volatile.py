@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from typing import Literal, NamedTuple, TypeAlias
 
 from pytest_rerunsafe.compare.differences import (
@@ -49,10 +52,11 @@ _SHAPES = {
     "number": r"\d+\.\d+(?:[eE][+-]?\d+)?",
 }
 _NO_TIMES = frozenset(("uuid", "number"))
+# The first group only saves time: no shape starts in any other way.
 # A letter before a token usually belongs to it, but not the one of an escaped line break in JSON.
 _SPECIAL = re.compile(
     (
-        r"(?:(?<![0-9A-Za-z.])|(?<=\\[nrt])|(?<=[^0-9]\.))(?:"
+        r"(?=[0-9][0-9./ ]|[A-Z][a-z]{2}|[0-9A-Fa-f]{8}-)(?:(?<![0-9A-Za-z.])|(?<=\\[nrt])|(?<=[^0-9]\.))(?:"
         + "|".join(f"(?P<{name}>{shape})" for name, shape in _SHAPES.items())
         + r")(?![0-9A-Za-z])"
     ).encode()
@@ -82,6 +86,9 @@ _CLASS_CHANGE = re.compile(
 )
 _GZIP_START = b"\x1f\x8b\x08"
 _GZIP_TIMES_END = 8
+_WORD_PLACE = re.compile(r"word (\d+)")
+_CACHED = 32
+"""Contents whose masked form is kept: those of the clean run are asked for in every scenario."""
 
 
 def _time_shape(value: bytes) -> str:
@@ -131,24 +138,41 @@ class _Token(NamedTuple):
     """A JSON number, which needs quotes once it is masked."""
 
 
-def _tokens(form: Format, content: bytes) -> Iterator[_Token]:
+class _Wanted(NamedTuple):
+    """The places that a reader asks for; what cannot lead to one of them need not be read, which is most."""
+
+    paths: frozenset[str] | None
+    """None: all."""
+    words: float
+    """The number of words of a line that can be asked for; the key of a value may stand anywhere."""
+
+    def has(self, path: str) -> bool:
+        return self.paths is None or path in self.paths
+
+
+_ALL = _Wanted(None, math.inf)
+
+
+def _wanted(masks: Mapping[str, object]) -> _Wanted:
+    paths = {place[: gap.start()] for place in masks for gap in re.finditer(r" |$", place)}
+    numbers = [_WORD_PLACE.fullmatch(place) for place in masks]
+    return _Wanted(frozenset(paths), max(int(number[1]) if number else math.inf for number in numbers))
+
+
+def _tokens(form: Format, content: bytes, wanted: _Wanted = _ALL) -> Iterator[_Token]:
     match form:
         case Format.JSON:
-            return _json_tokens(content, 0, len(content))
+            yield from _json_tokens(content, 0, len(content), wanted)
         case Format.JSON_LINES:
-            return (
-                token for start, end in _line_spans(content) for token in _json_tokens(content, start, end)
-            )
+            for start, end in _line_spans(content):
+                yield from _json_tokens(content, start, end, wanted)
         case Format.DELIMITED:
-            return _cell_tokens(content)
+            yield from _cell_tokens(content, wanted)
         case Format.TEXT:
-            return (
-                token
-                for start, end in _line_spans(content)
-                for token in _text_tokens(content, start, end, "")
-            )
+            for start, end in _line_spans(content):
+                yield from _text_tokens(content, start, end, "", wanted.words)
         case Format.BINARY:
-            return _gzip_tokens(content)
+            yield from _gzip_tokens(content)
 
 
 def _line_spans(content: bytes) -> Iterator[tuple[int, int]]:
@@ -164,25 +188,35 @@ def _gzip_tokens(content: bytes) -> Iterator[_Token]:
         yield _Token("gzip header", 0, _GZIP_TIMES_END)
 
 
-def _text_tokens(content: bytes, start: int, end: int, path: str) -> Iterator[_Token]:
+def _text_tokens(
+    content: bytes, start: int, end: int, path: str, words: float = math.inf
+) -> Iterator[_Token]:
     """Times, ids and words by the key before them, else by the number of delimiters before them."""
     count, at = 0, start
-    for special in (*_SPECIAL.finditer(content, start, end), None):
+    for special in chain(_SPECIAL.finditer(content, start, end), (None,)):
         for word in _WORD.finditer(content, at, special.start() if special else end):
             if content[word.start()] in _DELIMITERS:
                 count += 1
             else:
-                yield _Token(_place(content, start, word.start(), path, count), word.start(), word.end())
+                yield _Token(
+                    _place(content, (start, at, word.start()), path, count), word.start(), word.end()
+                )
+            if count >= words:
+                return
         if special:
             # A time with a space in it counts as one: masked, it has none.
-            yield _Token(_place(content, start, special.start(), path, count), special.start(), special.end())
+            yield _Token(
+                _place(content, (start, at, special.start()), path, count), special.start(), special.end()
+            )
             at = special.end()
 
 
-def _place(content: bytes, line: int, start: int, path: str, count: int) -> str:
+def _place(content: bytes, starts: tuple[int, int, int], path: str, count: int) -> str:
+    """The place of a token by the starts of its line, of the text since the last time in it, and its own."""
+    line, gap, start = starts
     if start == line:
         return path or "word 1"
-    before = content[max(line, start - 64) : start]
+    before = content[max(gap, start - 64) : start]
     key = _KEY.search(before) if before[-3:].strip(b" \"'")[-1:] in (b":", b"=") else None
     if key is None and path and count == 0:
         return path
@@ -190,19 +224,18 @@ def _place(content: bytes, line: int, start: int, path: str, count: int) -> str:
     return f"{path} {inner}" if path else inner
 
 
-def _cell_tokens(content: bytes) -> Iterator[_Token]:
+def _cell_tokens(content: bytes, wanted: _Wanted) -> Iterator[_Token]:
     """Each cell of delimited records by the number of its column."""
-    cell = re.compile(
-        rb'"(?:[^"]|"")*"?|[^%b\r\n]+|(%b)|(\r?\n|\r)' % ((re.escape(_delimiter(content)),) * 2)
-    )
+    ends = (re.escape(_delimiter(content)),) * 2
+    cell = re.compile(rb'"(?:[^"]|"")*"?|[^%b\r\n]+|(%b)|(\r?\n|\r)' % ends)
     column = 1
     for found in cell.finditer(content):
         if found.lastindex:
             column = column + 1 if found.lastindex == 1 else 1
-            continue
-        start, end = found.span()
-        is_quoted = content[start] == ord('"')
-        yield from _text_tokens(content, start + is_quoted, end, f"column {column}")
+        elif wanted.has(path := f"column {column}"):
+            start, end = found.span()
+            is_quoted = content[start] == ord('"')
+            yield from _text_tokens(content, start + is_quoted, end, path)
 
 
 def _delimiter(content: bytes) -> bytes:
@@ -210,33 +243,43 @@ def _delimiter(content: bytes) -> bytes:
     return max((b",", b"\t", b";", b"|"), key=first_line.count)
 
 
-_JSON_PIECE = re.compile(rb'"(?:[^"\\]|\\.)*"?|-?[0-9][0-9.eE+-]*|[{}\[\],:]|true|false|null', re.DOTALL)
+_STRING = r'"[^"\\]*(?:\\.[^"\\]*)*'
+_JSON_PIECE = re.compile(
+    rf'({_STRING}")\s*:|{_STRING}"?|-?[0-9][0-9.eE+-]*|[{{}}\[\]]|true|false|null'.encode(), re.DOTALL
+)
 _CHANGING_KEY = re.compile(r"\d+|[0-9a-f]{8,}|.*<(?:time|id)>.*", re.DOTALL)
 
 
-def _json_tokens(content: bytes, start: int, end: int) -> Iterator[_Token]:
+def _json_tokens(content: bytes, start: int, end: int, wanted: _Wanted) -> Iterator[_Token]:
     """Keys and values by the path of their keys, list indexes left out; goes on where JSON is torn."""
-    containers: list[tuple[bool, str]] = []
-    path, is_key = "", False
+    paths: dict[tuple[str, bytes], str] = {}
+    path, outer = "", [""]
     for piece in _JSON_PIECE.finditer(content, start, end):
         match content[piece.start()]:
-            case 0x7B | 0x5B as opening:
-                is_key = opening == 0x7B
-                containers.append((is_key, path))
-                path = path if is_key else f"{path}[]"
+            case 0x7B:
+                outer.append(path)
+            case 0x5B:
+                path += "[]"
+                outer.append(path)
             case 0x7D | 0x5D:
-                path, is_key = containers.pop()[1] if containers else "", False
-            case 0x2C:
-                is_key = bool(containers) and containers[-1][0]
-            case 0x3A:
-                is_key = False
-            case 0x22 if is_key:
-                path = _inner_path(containers[-1][1], content[piece.start() + 1 : piece.end() - 1])
-                yield from _string_tokens(content, piece.span(), f"{containers[-1][1]}{{}}")
+                del outer[max(1, len(outer) - 1) :]
+                path = outer[-1]
             case 0x22:
-                yield from _string_tokens(content, piece.span(), path)
+                if key := piece[1]:
+                    path, place = _known_path(paths, outer[-1], key), f"{outer[-1]}{{}}"
+                else:
+                    place = path or "value"
+                if wanted.has(place):
+                    yield from _string_tokens(content, piece.span(1 if key else 0), place)
             case _:
-                yield _Token(path or "value", piece.start(), piece.end(), is_bare=True)
+                if wanted.has(path or "value"):
+                    yield _Token(path or "value", piece.start(), piece.end(), is_bare=True)
+
+
+def _known_path(known: dict[tuple[str, bytes], str], outer: str, key: bytes) -> str:
+    if (outer, key) not in known:
+        known[outer, key] = _inner_path(outer, key[1:-1])
+    return known[outer, key]
 
 
 def _inner_path(outer: str, key: bytes) -> str:
@@ -251,7 +294,7 @@ def _inner_path(outer: str, key: bytes) -> str:
 def _string_tokens(content: bytes, span: tuple[int, int], path: str) -> Iterator[_Token]:
     start, end = span
     is_closed = end - start > 1 and content[end - 1] == ord('"')
-    return _text_tokens(content, start + 1, end - is_closed, path or "value")
+    return _text_tokens(content, start + 1, end - is_closed, path)
 
 
 def _by_place(form: Format, content: bytes) -> dict[str, list[bytes]]:
@@ -335,12 +378,13 @@ def _siblings(name: str, masks: Mapping[str, OutputMasks]) -> tuple[str, ...]:
     return extended or tuple(other for other in known if posixpath.splitext(other)[1] == suffix)
 
 
+@lru_cache(maxsize=_CACHED)
 def _masked(found: OutputMasks, content: bytes) -> bytes:
     masks: dict[str, list[Mask]] = {}
     for mask in found.masks:
         masks.setdefault(mask.place, []).append(mask)
     parts, at = [], 0
-    for place, start, end, is_bare in _tokens(found.form, content) if masks else ():
+    for place, start, end, is_bare in _tokens(found.form, content, _wanted(masks)) if masks else ():
         if place not in masks:
             continue
         kind = next((mask.kind for mask in masks[place] if mask.covers(content[start:end])), None)
@@ -513,6 +557,5 @@ def _reworded(difference: Difference, summary: str) -> Difference:
 
 def _generalised(name: str) -> bytes:
     """A name without what may differ from run to run: times, ids, numbers."""
-    return re.sub(
-        rb"[A-Za-z0-9]*\d[A-Za-z0-9]*|[A-Za-z0-9_-]{16,}", b"<>", _SPECIAL.sub(b"<>", name.encode())
-    )
+    plain = _SPECIAL.sub(b"<>", name.encode("utf-8", "replace"))
+    return re.sub(rb"[A-Za-z0-9]*\d[A-Za-z0-9]*|[A-Za-z0-9_-]{16,}", b"<>", plain)

@@ -6,15 +6,15 @@ import os
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
-from ..airflow import attempts, inputs, loading, scheduling
+from ..airflow import attempts, inputs, loading, scheduling, warm_up_dag
 from ..airflow.answers import Answers, UnansweredMessage
 from ..airflow.metadata import MetadataStore
 from ..model import (
@@ -61,9 +61,13 @@ class NotRun(Exception):
 class Engine:
     """Airflow and the world of one process."""
 
-    def __init__(self, rootdir: Path, prepare: Prepare, on_bound: Callable[[Obstacle], None]) -> None:
+    def __init__(self, rootdir: Path, prepare: Prepare) -> None:
         self._prepare = prepare
-        self._on_bound = on_bound
+        self._exit = os._exit
+        self.on_bound: Callable[[Obstacle], None] = lambda obstacle: None
+        """Called when an attempt has used up its processor time; must not return."""
+        self.on_attempt: Callable[[], None] = lambda: None
+        """Called at the start of each attempt."""
         self._sources = Sources(rootdir)
         self._metadata = MetadataStore()
         self._journal = Journal(self._sources, self._metadata.capture)
@@ -87,6 +91,39 @@ class Engine:
         self._entropy = Entropy.start("")
         os.chdir(rootdir)
         self._process = ProcessState.capture(roots=[str(rootdir)], chdir=os.chdir, getcwd=os.getcwd)
+
+    def warm_up(self) -> None:
+        """Run, clear and rerun a scratch DAG: what is slow the first time is then behind every worker forked from here."""
+        file = str(Path(warm_up_dag.__file__))
+        folder = os.path.dirname(file)
+        (dag,) = self.load(LoadJob(file=file, folder=folder)).dags
+        clean = self.record(
+            RecordJob(dag=dag, folder=folder, logical_date=dag.logical_date, delay_s=0, seed="", prepares=False)
+        )
+        for recovery in (RecoveryKind.CLEAR_RUN, RecoveryKind.CLEAR_DOWNSTREAM):
+            task_id = dag.tasks[0].task_id
+            self.recover(
+                RecoverJob(
+                    dag=dag,
+                    folder=folder,
+                    world=clean.final,
+                    task_id=task_id,
+                    map_index=-1,
+                    is_crash=False,
+                    recovery=recovery,
+                    seed="",
+                )
+            )
+
+    @contextmanager
+    def unguarded(self) -> Iterator[None]:
+        """Inside, code of ours may reach the real world although a DAG runs."""
+        with self._guard.lifted():
+            yield
+
+    def exit_now(self) -> NoReturn:
+        """End this process, whatever the DAG has done to the functions that do."""
+        self._exit(0)
 
     # --- jobs ---------------------------------------------------------------------------------
 
@@ -191,6 +228,7 @@ class Engine:
 
     def _drive(self, run: scheduling.Run, attempt: Callable[..., None], keeps_log: bool) -> str:
         """Let the scheduler and the workers take turns until the DagRun ends; its state, `stuck` if nothing can go on."""
+        seen: dict[str, str] = {}
         for _ in range(MAX_TURNS):
             state, queued = run.step()
             self._journal.scheduler_turned()
@@ -201,9 +239,13 @@ class Engine:
             if state in ("success", "failed"):
                 return state
             wakeup = run.next_wakeup()
-            if wakeup is None:
+            if wakeup is not None:
+                self._clock.move_to(max(wakeup, self._clock.now) + timedelta(seconds=1))
+                continue
+            # A turn may only change states (a skip, a failure handed on): nothing can go on once a turn changes none.
+            if (states := run.task_states()) == seen:
                 return "stuck"
-            self._clock.move_to(max(wakeup, self._clock.now) + timedelta(seconds=1))
+            seen = states
         return "stuck"
 
     def _attempt_of(self, job: RecordJob | RecoverJob, bag: Any) -> Callable[..., None]:
@@ -230,6 +272,7 @@ class Engine:
         keeps_log: bool,
         counts_lines: bool,
     ) -> None:
+        self.on_attempt()
         self._clock.advance(1)
         self._entropy.seed(f"{self._seed}/{task.task_id}/{task.map_index}/{task.try_number}")
         journal = self._journal
@@ -324,7 +367,7 @@ class Engine:
 
     def _out_of_time(self, frame: FrameType | None) -> None:
         task = self._journal.current.task_id if self._journal.current else "loading the DAG file"
-        self._on_bound(
+        self.on_bound(
             Obstacle(
                 what=f"{task} did not end within {ATTEMPT_CPU_S:.0f} s of processor time",
                 where=self._journal.where(frame),
@@ -365,7 +408,8 @@ class Engine:
         bag = self._parse(job.dag.file, job.folder)
         dag = None if isinstance(bag, str) else bag.dags.get(job.dag.dag_id)
         self._begin(self._base, job.seed)
-        self._prepare(job.dag.file, dag, World())
+        if job.prepares:
+            self._prepare(job.dag.file, dag, World())
         self._process.restore()
 
     def _parse(self, file: str, folder: str) -> Any:
@@ -405,7 +449,7 @@ class Engine:
 def _system_folders() -> tuple[Path, ...]:
     """What every machine has that runs Python, whatever else there is on it."""
     folders = {*sysconfig.get_paths().values(), sys.prefix, sys.base_prefix}
-    folders |= {"/usr/share/zoneinfo", "/etc"}
+    folders |= {"/usr/share/zoneinfo", "/etc", str(Path(__file__).parents[1])}
     return tuple(Path(folder) for folder in sorted(folders) if os.path.isdir(folder))
 
 

@@ -37,6 +37,8 @@ class RecordJob:
     counts_lines: bool = False
     shares_memory: bool = False
     """All attempts in one process with one parse, as no deployment does."""
+    prepares: bool = True
+    """Whether the project's conftest puts inputs in place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

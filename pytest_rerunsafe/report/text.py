@@ -1,4 +1,4 @@
-"""What people read of findings, checks and a session, as plain text; colours, files and pytest are elsewhere."""
+"""What people read of findings, checks and sessions, as plain text; no colours, no files, no pytest here."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from difflib import SequenceMatcher
 from itertools import zip_longest
 from typing import NamedTuple, Protocol, TypeAlias
 from unicodedata import combining, east_asian_width
-
-from typing_extensions import assert_never
 
 from ..model import CheckResult, Coverage, CrashKind, Difference, Finding, RecoveryKind, Rule, Verdict
 
@@ -41,7 +39,7 @@ class RuleText(Protocol):
 def finding_text(
     finding: Finding, rule_text: RuleText, source_line: str | None = None, width: int = 80
 ) -> str:
-    """The story of a finding; its first line can stand alone. Lines fit `width`, but for commands and names."""
+    """The story of a finding; its first line stands alone. Only commands, code and names exceed `width`."""
     return "\n".join([_headline(finding), *_body(finding, rule_text, source_line, width)])
 
 
@@ -58,82 +56,86 @@ def _task(finding: Finding) -> str:
 def _body(finding: Finding, rule_text: RuleText, source_line: str | None, width: int) -> list[str]:
     room = max(width, _NARROWEST) - len(_INDENT)
     blocks = (
-        [f"{rule_text.title}."],
-        _rest(finding.summary),
+        _wrapped(f"{rule_text.title}.", room),
         _events(finding, source_line, room),
+        _rest(finding.summary),
         *_difference_blocks(finding, room),
         _labelled("What to do", rule_text.remedy, room),
-        _others(finding),
+        _others(finding, room),
         ["To see it happen:", _INDENT + finding.replay],
     )
     return [line for block in blocks if block for line in ("", *_indented(block))]
 
 
-def _others(finding: Finding) -> list[str]:
+def _rest(text: str) -> list[str]:
+    """The lines of a summary that the headline has no room for, such as a traceback."""
+    return [_visible(line) for line in text.strip().splitlines()[1:]]
+
+
+def _others(finding: Finding, room: int) -> list[str]:
     if not finding.others:
         return []
-    cases = _count(finding.others, "more case")
-    return [f"The same happens in {cases}{' (other crash points or recoveries)' * bool(finding.crash_point)}."]
+    which = " (other crash points or recoveries)" if finding.crash_point is not None else ""
+    return _wrapped(f"The same happens in {_count(finding.others, 'more case')}{which}.", room)
 
 
 # --- what happened ----------------------------------------------------------------------------
 
 
 def _events(finding: Finding, source_line: str | None, room: int) -> list[str]:
+    if finding.crash_point is None:
+        return _events_without_crash(finding, source_line, room)
+    death = f"{_death(finding.crash_kind or CrashKind.KILL)} in {_task(finding)}, at"
+    is_torn = finding.crash_point.endswith("+torn")
     return [
-        *_beginning(finding, source_line, room),
-        *_labelled(_saved_label(finding), finding.last_effect, room),
+        *_at(death, finding, source_line, room),
+        *_labelled("Saved only in part" if is_torn else "Last change saved", finding.last_effect, room),
         *_labelled("First change lost", finding.next_effect, room),
-        *_recovery(finding, room),
+        *_rerun("Recovery", finding, room),
     ]
 
 
-def _beginning(finding: Finding, source_line: str | None, room: int) -> list[str]:
-    text = _what_happened(finding)
-    lines = _wrapped(f"{text}, at {_place(finding)}" if finding.file else text, room)
-    if source_line is None or not source_line.strip():
-        return [*lines[:-1], f"{lines[-1]}."]
-    code = f"{finding.line:>6} | {_visible(source_line.strip())}"
-    return [*lines[:-1], f"{lines[-1]}:", code]
+def _events_without_crash(finding: Finding, source_line: str | None, room: int) -> list[str]:
+    if finding.rule is Rule.PARSE_SIDE_EFFECT:
+        return _at("No task was running: loading the DAG file did this, at", finding, source_line, room)
+    return [
+        *_wrapped(f"No worker died: {_occasion(finding)}.", room),
+        *_rerun("Rerun", finding, room),
+        *(_at("See", finding, source_line, room) if finding.file else ()),
+    ]
 
 
-def _place(finding: Finding) -> str:
-    return f"{finding.file}:{finding.line}" if finding.line > 0 else finding.file
-
-
-def _what_happened(finding: Finding) -> str:
-    if finding.crash_point is not None:
-        return f"{_crash_words(finding.crash_kind or CrashKind.KILL)} in {_task(finding)}"
+def _occasion(finding: Finding) -> str:
     if finding.recovery is not None:
-        return "No worker died; the run had succeeded"
+        return "the run had succeeded"
     match finding.rule:
-        case Rule.PARSE_SIDE_EFFECT:
-            return "No task was running; loading the DAG file did this"
         case Rule.CLOCK_DEPENDENT:
-            return "No worker died; two clean runs at different times do not agree"
+            return "two clean runs at different times do not agree"
         case Rule.NONDETERMINISTIC_OUTPUT:
-            return "No worker died; two clean runs on the same input do not agree"
+            return "two clean runs on the same input do not agree"
         case _:
-            return "No worker died; this is a clean run"
+            return "this happens in a clean run"
 
 
-def _crash_words(kind: CrashKind) -> str:
+def _at(text: str, finding: Finding, source_line: str | None, room: int) -> list[str]:
+    """A sentence with the place of the finding and, if known, the line of code there."""
+    place = f"{finding.file}:{finding.line}" if finding.line > 0 else finding.file
+    sentence = f"{text} {place}" if place else text.removesuffix(", at")
+    code = (source_line or "").strip()
+    if not code:
+        return _wrapped(f"{sentence}.", room)
+    return [*_wrapped(f"{sentence}:", room), f"{finding.line:>6} | {_visible(code)}"]
+
+
+def _death(kind: CrashKind) -> str:
     match kind:
         case CrashKind.KILL:
             return "The worker was killed"
-        case _:
-            assert_never(kind)
 
 
-def _saved_label(finding: Finding) -> str:
-    is_torn = (finding.crash_point or "").endswith("+torn")
-    return "Saved only in part" if is_torn else "Last change saved"
-
-
-def _recovery(finding: Finding, room: int) -> list[str]:
+def _rerun(label: str, finding: Finding, room: int) -> list[str]:
     if finding.recovery is None:
         return []
-    label = "Then" if finding.crash_point is None else "Recovery"
     return _labelled(label, f"{_recovery_words(finding.recovery, _task(finding))}.", room)
 
 
@@ -149,8 +151,6 @@ def _recovery_words(recovery: RecoveryKind, task: str) -> str:
             return f"the whole run is cleared, {_SOON}"
         case RecoveryKind.CLEAR_RUN_DAY_LATER:
             return "the whole run is cleared, a day later"
-        case _:
-            assert_never(recovery)
 
 
 # --- differences ------------------------------------------------------------------------------
@@ -238,13 +238,21 @@ def _stacked(rows: Sequence[_Row], heads: tuple[str, str], room: int) -> list[st
     """One side above the other; empty if there is nothing to show."""
     if not rows:
         return []
-    return [
-        f"{heads[0]}:",
-        *_stack(clean for clean, _ in rows[:_SHOWN_ROWS]),
-        f"{heads[1]}:",
-        *_stack(rerun for _, rerun in rows[:_SHOWN_ROWS]),
-        *_rest_of_rows(len(rows)),
-    ]
+    lines: list[str] = []
+    for head, side in zip(heads, zip(*rows[:_SHOWN_ROWS], strict=True), strict=True):
+        parts = [part for line in side if line is not None for part in _folded(line, room - len(_INDENT))]
+        lines += [f"{head}:", *_indented(parts)]
+    return [*lines, *_rest_of_rows(len(rows))]
+
+
+def _folded(line: str, room: int) -> list[str]:
+    """A line of an output in pieces that fit, the later ones set in."""
+    pieces = [""]
+    for char in line:
+        if _cells(pieces[-1]) + _cells(char) > room:
+            pieces.append(_INDENT)
+        pieces[-1] += char
+    return pieces
 
 
 def _rest_of_rows(count: int) -> list[str]:
@@ -253,6 +261,9 @@ def _rest_of_rows(count: int) -> list[str]:
 
 
 # --- checks -----------------------------------------------------------------------------------
+
+_BY_FINDINGS = (Verdict.UNSAFE, Verdict.KNOWN)
+"""The verdicts that follow from findings alone."""
 
 
 def check_text(
@@ -272,16 +283,11 @@ def check_text(
 def check_headline(result: CheckResult) -> str:
     """The verdict of a check and its cause in one line, as for pytest's short summary."""
     findings = _worst_first(result.findings)
-    if findings and result.verdict in (Verdict.UNSAFE, Verdict.KNOWN):
+    if findings and result.verdict in _BY_FINDINGS:
         more = len(findings) - 1
         return _headline(findings[0]) + (f" (+{_count(more, 'more finding')})" if more else "")
-    if result.reason:
-        return f"{result.verdict}: {_gist(result.reason)}"
-    return f"{result.verdict}: {_coverage_words(result.coverage)}" if _is_passed(result) else f"{result.verdict}"
-
-
-def _is_passed(result: CheckResult) -> bool:
-    return result.verdict is Verdict.SAFE
+    words = _coverage_words(result.coverage) if result.verdict is Verdict.SAFE else _gist(result.reason or "")
+    return f"{result.verdict}: {words}" if words else str(result.verdict)
 
 
 def _worst_first(findings: Iterable[Finding]) -> list[Finding]:
@@ -296,8 +302,8 @@ def _finding_blocks(
     verbose: bool,
     width: int,
 ) -> list[str]:
-    """The findings in full, those of the baseline in one line unless asked for; the first one's headline is told."""
-    has_told_first = result.verdict in (Verdict.UNSAFE, Verdict.KNOWN)
+    """All findings; of those in the baseline, unless asked for, no more than the headline."""
+    has_told_first = result.verdict in _BY_FINDINGS
     lines: list[str] = []
     for index, finding in enumerate(_worst_first(result.findings)):
         if index or not has_told_first:
@@ -315,38 +321,38 @@ def _reason_block(result: CheckResult, width: int) -> list[str]:
     if result.verdict is Verdict.UNSAFE:
         label = "Besides, not everything could be checked"
         return ["", *_indented(_labelled(label, result.reason, max(width, _NARROWEST) - len(_INDENT)))]
-    lines = result.reason.strip("\n").split("\n")
+    lines = result.reason.strip("\n").splitlines()
     return ["", *_indented(map(_visible, lines))] if len(lines) > 1 else []
 
 
 def _notes(result: CheckResult, width: int) -> list[str]:
     room = max(width, _NARROWEST) - len(_INDENT)
-    tried = [] if _is_passed(result) else _labelled("Tried", f"{_coverage_words(result.coverage)}.", room)
+    tried = (
+        [] if result.verdict is Verdict.SAFE else _labelled("Tried", _coverage_words(result.coverage), room)
+    )
     notes = [line for note in result.notes for line in _labelled("Note", note, room)]
     return ["", *_indented([*tried, *notes])] if tried or notes else []
 
 
 def _coverage_words(coverage: Coverage) -> str:
-    return ", ".join(
-        (
-            _count(coverage.crash_points, "crash point"),
-            f"{_states_words(coverage)} distinct state{_s(coverage.distinct_states)}",
-            _count(coverage.recoveries, "recovery", "recoveries"),
-        )
+    """What was tried, without what was not; empty if nothing was."""
+    parts = (
+        (coverage.crash_points, _count(coverage.crash_points, "crash point")),
+        (coverage.distinct_states, f"{_states(coverage)} distinct state{_s(coverage.distinct_states)}"),
+        (coverage.recoveries, _count(coverage.recoveries, "recovery", "recoveries")),
     )
+    return ", ".join(words for number, words in parts if number)
 
 
-def _states_words(coverage: Coverage) -> str:
-    return f"{_explored_of(coverage)}{coverage.distinct_states:,}"
-
-
-def _explored_of(coverage: Coverage) -> str:
-    return f"{coverage.explored:,} of " if coverage.explored < coverage.distinct_states else ""
+def _states(coverage: Coverage) -> str:
+    """`11`, or `11 of 240` if not all were tried: the reader must not take a part for the whole."""
+    of = f"{coverage.explored:,} of " if coverage.explored < coverage.distinct_states else ""
+    return f"{of}{coverage.distinct_states:,}"
 
 
 def _gist(reason: str) -> str:
     """The one line of a reason that says most: of a traceback, its exception."""
-    lines = [line for line in reason.split("\n") if line.strip()]
+    lines = [line for line in reason.splitlines() if line.strip()]
     traces = [index for index, line in enumerate(lines) if _is_trace(line)]
     if not traces:
         return _visible(lines[0].strip()) if lines else ""
@@ -438,7 +444,7 @@ def _figures(dag: Sequence[CheckResult]) -> tuple[str, ...]:
         _visible(dag[0].dag_id or dag[0].file),
         str(dag_verdict(dag)[0]),
         f"{coverage.crash_points:,}" if coverage.crash_points else "-",
-        _states_words(coverage) if coverage.distinct_states else "-",
+        _states(coverage) if coverage.distinct_states else "-",
         f"{coverage.recoveries:,}" if coverage.recoveries else "-",
         _seconds(sum(result.duration_s for result in dag)),
     )
@@ -482,22 +488,22 @@ def _reason_lines(dag: Sequence[CheckResult], width: int) -> list[str]:
 
 def _reason_paragraphs(reason: str) -> list[str]:
     """All lines of a reason, but of a traceback only the exception: the failure shows the rest."""
-    lines = [line for line in reason.split("\n") if line.strip()]
+    lines = [line for line in reason.splitlines() if line.strip()]
     return [_gist(reason)] if any(map(_is_trace, lines)) else [_visible(line.strip()) for line in lines]
 
 
 def _totals(dags: Sequence[Sequence[CheckResult]], width: int, durations: bool) -> list[str]:
-    """One line, or two if it is too long."""
+    """One line, or one per sentence if it is too long."""
     found = [dag_verdict(dag)[0] for dag in dags]
     counts = ", ".join(f"{found.count(verdict):,} {verdict}" for verdict in Verdict if verdict in found)
     everything = [result for dag in dags for result in dag]
-    time = f", {_seconds(sum(result.duration_s for result in everything))}" if durations else ""
-    sentences = [
-        f"{_count(len(dags), 'DAG')}: {counts}.",
-        f"{_coverage_words(dag_coverage(everything))}{time}.",
-    ]
-    line = " ".join(sentences)
-    return [line] if len(line) <= width else sentences
+    tried = [_coverage_words(dag_coverage(everything))]
+    tried += [_seconds(sum(result.duration_s for result in everything))] if durations else []
+    sentences = [f"{_count(len(dags), 'DAG')}: {counts}.", ", ".join(filter(None, tried)) + "."]
+    line = " ".join(sentences).removesuffix(" .")
+    if len(line) <= width:
+        return [line]
+    return [part for sentence in sentences for part in _wrapped(sentence, max(width, _NARROWEST))]
 
 
 def _colour(verdict: Verdict) -> str:
@@ -508,8 +514,6 @@ def _colour(verdict: Verdict) -> str:
             return "yellow"
         case Verdict.SAFE:
             return "green"
-        case _:
-            assert_never(verdict)
 
 
 def _seconds(duration: float) -> str:
@@ -533,11 +537,7 @@ def _s(number: int) -> str:
 
 
 def _first_line(text: str) -> str:
-    return _visible(text.strip().split("\n")[0])
-
-
-def _rest(text: str) -> list[str]:
-    return [_visible(line) for line in text.strip().split("\n")[1:]]
+    return _visible(text.strip().partition("\n")[0].rstrip())
 
 
 def _indented(lines: Iterable[str]) -> list[str]:
@@ -546,9 +546,9 @@ def _indented(lines: Iterable[str]) -> list[str]:
 
 def _labelled(label: str, text: str, room: int) -> list[str]:
     """`label: text`, wrapped; indented lines of the text stay as they are. Nothing if there is no text."""
-    first, *others = text.strip().split("\n")
-    if not first:
+    if not text.strip():
         return []
+    first, *others = text.strip().splitlines()
     lines = _wrapped(f"{label}: {first}", room)
     for other in others:
         lines += [_visible(other)] if other[:1].isspace() else _wrapped(other, room)
@@ -560,10 +560,6 @@ def _wrapped(text: str, room: int) -> list[str]:
     return textwrap.wrap(
         _visible(text), room, subsequent_indent=_INDENT, break_long_words=False, break_on_hyphens=False
     )
-
-
-def _stack(lines: Iterable[str | None]) -> list[str]:
-    return _indented(line for line in lines if line is not None)
 
 
 def _visible(text: str) -> str:

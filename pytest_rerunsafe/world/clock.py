@@ -14,9 +14,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta, timezone
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any
 
 import time_machine
@@ -111,12 +111,27 @@ class Clock:
     def _condition_wait(self) -> Callable[..., bool]:
         real = threading.Condition.wait
 
-        def wait(condition: threading.Condition, timeout: float | None = None) -> bool:
+        def wait(condition: Any, timeout: float | None = None) -> bool:
             if timeout is None or timeout <= 0:
                 return real(condition, timeout)
-            return self._wait(lambda seconds: real(condition, seconds), timeout)
+            if not condition._is_owned():
+                raise RuntimeError("cannot wait on un-acquired lock")
+            return self._wait_in_line(condition, timeout)
 
         return wait
+
+    def _wait_in_line(self, condition: Any, timeout: float) -> bool:
+        """As the real one waits, but in slices: several real waits would miss what comes between them."""
+        place = threading.Lock()
+        place.acquire()
+        condition._waiters.append(place)
+        held = condition._release_save()
+        try:
+            return self._wait(lambda seconds: place.acquire(True, seconds), timeout)
+        finally:
+            condition._acquire_restore(held)
+            with suppress(ValueError):  # called up, and so out of the line
+                condition._waiters.remove(place)
 
     def _loop_init(self) -> Callable[..., None]:
         real = asyncio.selector_events.BaseSelectorEventLoop.__init__
@@ -128,18 +143,25 @@ class Clock:
 
     def _wait(self, wait: Callable[[float], bool], timeout: float) -> bool:
         """Whether it came true: waits really for as long as other threads work, then time flies."""
-        idle, waited = 0, 0.0
-        while idle < _IDLE_SLICES and waited < timeout:
-            if threading.active_count() == 1:
-                idle = _IDLE_SLICES  # nobody there who could do anything
-            before = time.clock_gettime(time.CLOCK_PROCESS_CPUTIME_ID)
-            if wait(0 if idle == _IDLE_SLICES else _SLICE_S):
-                return True
-            used = time.clock_gettime(time.CLOCK_PROCESS_CPUTIME_ID) - before
-            idle = 0 if used > _SLICE_S / 10 and idle < _IDLE_SLICES else idle + 1
-            waited += _SLICE_S
+        if _came_true(wait, timeout):
+            return True
         self.advance(timeout)
         return False
+
+
+def _came_true(wait: Callable[[float], bool], timeout: float) -> bool:
+    idle, waited = 0, 0.0
+    while threading.active_count() > 1 and idle < _IDLE_SLICES and waited < timeout:
+        before = _cpu_s()
+        if wait(_SLICE_S):
+            return True
+        idle = 0 if _cpu_s() - before > _SLICE_S / 10 else idle + 1
+        waited += _SLICE_S
+    return wait(0)  # of the thread that ended last, or with nobody there who could do anything
+
+
+def _cpu_s() -> float:
+    return time.clock_gettime(time.CLOCK_PROCESS_CPUTIME_ID)
 
 
 class _Selector(selectors.DefaultSelector):
@@ -195,7 +217,17 @@ def _steady_functions() -> dict[Callable[..., Any], Callable[..., Any]]:
         time.thread_time_ns: lambda: 0,
         time.clock_gettime: lambda clock: now() if clock in steady else gettime(clock),
         time.clock_gettime_ns: lambda clock: now_ns() if clock in steady else gettime_ns(clock),
+        time.get_clock_info: _clock_info(time.get_clock_info),
     }
+
+
+def _clock_info(real: Callable[..., Any]) -> Callable[[str], SimpleNamespace]:
+    """Tells how coarse the clock is: an event loop would wait for ever for less than its floats can show."""
+
+    def get_clock_info(name: str, /) -> SimpleNamespace:
+        return SimpleNamespace(**{**vars(real(name)), "resolution": _SMALLEST_STEP.total_seconds()})
+
+    return get_clock_info
 
 
 def _text_functions() -> dict[Callable[..., Any], Callable[..., Any]]:

@@ -58,7 +58,7 @@ class Ledger:
     def _rename_to_a_remaining_link(self, inode: FakeFile) -> None:
         paths = [path for path, held in self._held.items() if held is inode]
         if paths:
-            inode.name = os.path.basename(min(paths))
+            inode.name = os.path.basename(min(paths))  # type: ignore[assignment]
             inode.parent_dir = weakref.ref(self._tree.parent_of(min(paths)))
 
     def entered(self, path: str, inode: FakeFile) -> None:
@@ -72,7 +72,7 @@ class Ledger:
 
     def linked(self, path: str, inode: FakeFile) -> None:
         """The inode got a second name: from now on both are ours."""
-        inode.is_modified = True  # type: ignore[attr-defined]
+        inode.is_modified = True
         self.entered(path, inode)
 
     def changed(self, inode: FakeFile) -> None:
@@ -143,7 +143,7 @@ class Ledger:
             self.on_effect(kind, target, changes)
 
     def _hold(self, path: str, inode: FakeFile) -> None:
-        inode.is_modified = True  # type: ignore[attr-defined]
+        inode.is_modified = True
         self._held[path] = inode
         self._touch(path)
 
@@ -247,7 +247,7 @@ class Ledger:
         inode = self._tree.standing(path)
         if inode is not None:
             put_on(node_of(self._tree.mounted(path)), inode)
-            inode.is_modified = False  # type: ignore[attr-defined]
+            inode.is_modified = False
         elif path in self._gone:
             self._gone.discard(path)
             attach(self._tree.parent_of(path), os.path.basename(path), self._tree.mounted(path))
@@ -259,7 +259,7 @@ class Ledger:
             attach(self._tree.parent_of(path), os.path.basename(path), inode)
         else:
             put_on(node, inode)
-        inode.is_modified = True  # type: ignore[attr-defined]
+        inode.is_modified = True
         self._held[path] = inode
 
 

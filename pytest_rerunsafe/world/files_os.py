@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _io
 import errno
 import fcntl
 import functools
@@ -507,6 +508,10 @@ class WorldIo(FakeIoModule):
             return _REAL.open(fd, mode, buffering, encoding, errors, newline, closefd)  # type: ignore[no-any-return]
         return stacked(self._raw(fd, name, mode, closefd), mode, buffering, encoding, errors, newline)
 
+    def open_code(self, path: str) -> IO[bytes]:
+        """Code is imported from the real disk."""
+        return _REAL.open(path, "rb")  # type: ignore[no-any-return]
+
     def _open(self, name: Any, mode: str, texts: tuple[Any, Any, Any], closefd: bool, opener: Any) -> int:
         flags = flags_of(mode)
         check_arguments(mode, *texts)
@@ -531,6 +536,14 @@ class WorldIo(FakeIoModule):
         if "a" in mode:
             raw.seek(0, os.SEEK_END)
         return raw
+
+
+class WorldCoreIo(WorldIo):
+    """The module `_io`, which some of the standard library imports instead."""
+
+    def __init__(self, filesystem: FakeFilesystem) -> None:
+        super().__init__(filesystem)
+        self._io_module = _io
 
 
 class WorldFcntl:

@@ -17,7 +17,7 @@ from pyfakefs.fake_filesystem import set_gid, set_uid
 from pyfakefs.fake_filesystem_unittest import Patcher
 
 from pytest_rerunsafe.world.files_calls import Calls
-from pytest_rerunsafe.world.files_os import WorldFcntl, WorldIo, WorldOs, is_ours
+from pytest_rerunsafe.world.files_os import WorldCoreIo, WorldFcntl, WorldIo, WorldOs, is_ours
 from pytest_rerunsafe.world.files_tree import USER
 
 OnUnsupported = Callable[[str], None]
@@ -27,6 +27,7 @@ _OWN = tuple(
     f"pytest_rerunsafe.world.{name}"
     for name in ("buffers", "files", "files_calls", "files_ledger", "files_os", "files_patches", "files_tree")
 )
+_IMPORTING = ("_frozen_importlib", "_frozen_importlib_external", "importlib._bootstrap_external", "zipimport")
 _REAL = types.SimpleNamespace(open=io.open)
 _KEEPING = ("dbm.dumb", "glob", "pathlib", "pathlib._local", "shutil", "tempfile", "zipfile")
 """Modules whose classes and default arguments keep file functions, where pyfakefs does not look."""
@@ -37,13 +38,13 @@ class _ModulePatcher(Patcher):
 
     def __init__(self, skip_modules: Sequence[str]) -> None:
         super().__init__(use_cache=False)
-        self.SKIPMODULES = {*Patcher.SKIPMODULES, *_loaded(_OWN), *_loaded(skip_modules)}  # type: ignore[misc]
+        self.SKIPMODULES = {*Patcher.SKIPMODULES, *_loaded((*_OWN, *_IMPORTING, *skip_modules))}  # type: ignore[misc]
         self._calls: Calls | None = None
 
     def _init_fake_module_classes(self) -> None:
         self._fake_module_classes = {"os": WorldOs, "io": WorldIo, "fcntl": WorldFcntl}
         if sys.version_info >= (3, 12):
-            self._fake_module_classes["_io"] = WorldIo
+            self._fake_module_classes["_io"] = WorldCoreIo
 
     @property
     def calls(self) -> Calls:
@@ -142,9 +143,7 @@ class Patches:
 def _loaded(names: Sequence[str]) -> Iterator[types.ModuleType]:
     """The loaded modules of these names and below them."""
     for name, module in sorted(sys.modules.items()):
-        if isinstance(module, types.ModuleType) and any(
-            name == known or name.startswith(f"{known}.") for known in names
-        ):
+        if any(name == known or name.startswith(f"{known}.") for known in names):
             yield module
 
 

@@ -88,7 +88,7 @@ def real_inode(filesystem: FakeFilesystem, source: str, is_read_only: bool) -> F
         inode = RealFile(name, source, filesystem)
         inode.stat_result.st_size = status.st_size
     _dress(inode, status, is_read_only)
-    inode.home = source  # type: ignore[attr-defined]
+    inode.home = source
     return inode
 
 
@@ -112,7 +112,7 @@ def content_of(inode: FakeFile) -> bytes | bytearray:
     if data is None:
         data = _read(inode)
         inode._byte_contents = data
-    return data
+    return data  # type: ignore[no-any-return]
 
 
 def _read(inode: Any) -> bytes:
@@ -341,7 +341,7 @@ class Tree:
     def _make(self, path: str) -> FakeDirectory:
         inode = FakeDirectory("", self._made[path], filesystem=self.filesystem)
         inode.stat_result.st_mtime = inode.stat_result.st_ctime = inode.stat_result.st_atime = 0.0
-        inode.home = path  # type: ignore[attr-defined]
+        inode.home = path
         return inode
 
     def _real(self, path: str) -> FakeFile:

@@ -7,11 +7,13 @@ of the process hold that.
 
 from __future__ import annotations
 
+import functools
 import os
 import resource
 import shlex
 import signal
 import sqlite3
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -169,12 +171,17 @@ class Guard:
     # --- patches where there are no events ----------------------------------------------------
 
     def _replace_silent_functions(self) -> None:
-        for module_name, name, verb, remedy in _SILENT:
+        for module_name, name, what, remedy in _SILENT:
             module = sys.modules.get(module_name) or _import_if_there(module_name)
             if hasattr(module, name):
-                self._replace((module,), name, self._refusal(getattr(module, name), verb, remedy))
+                self._replace((module,), name, self._refusal(getattr(module, name), what, remedy))
         for name in ("mkfifo", "mknod"):
-            self._replace(_OS, name, self._refusal(getattr(_OS[0], name), "making the special file", _FILE))
+            self._replace(
+                _OS, name, self._refusal(getattr(_OS[0], name), "making the special file {}", _FILE)
+            )
+        # It has an event too, but above a fake file system it fails over its pipes before that.
+        start = self._refusal(subprocess.Popen.__init__, "starting the process `{}`", _PROCESS, subject=1)
+        self._replace((subprocess.Popen,), "__init__", start)
         self._replace((sqlite3, sqlite3.dbapi2), "connect", self._connect_function(sqlite3.connect))
 
     def _connect_function(self, real: Callable[..., Any]) -> Callable[..., Any]:
@@ -195,11 +202,17 @@ class Guard:
 
         return connect
 
-    def _refusal(self, real: Callable[..., Any], verb: str, remedy: str) -> Callable[..., Any]:
-        def function(subject: object, *arguments: Any, **options: Any) -> Any:
-            if self._holds():
-                self._block(f"{verb} {_text(subject)}", remedy)
-            return real(subject, *arguments, **options)
+    def _refusal(
+        self, real: Callable[..., Any], what: str, remedy: str, *, subject: int = 0
+    ) -> Callable[..., Any]:
+        """`real`, refused while the wall holds; `what` names its argument number `subject`."""
+
+        @functools.wraps(real)
+        def function(*arguments: Any, **options: Any) -> Any:
+            given = (*arguments, *options.values())
+            if self._holds() and len(given) > subject:
+                self._block(what.format(_text(given[subject])), remedy)
+            return real(*arguments, **options)
 
         return function
 
@@ -251,8 +264,8 @@ _SIGNAL: Final[tuple[Any, ...]] = (signal, sys.modules["_signal"])
 _SQLITE_OK, _SQLITE_DENY, _SQLITE_ATTACH = 0, 1, 24
 
 _SILENT = (
-    ("_posixsubprocess", "fork_exec", "starting the process", _PROCESS),
-    ("_posixshmem", "shm_open", "opening the shared memory", _FILE),
+    ("_posixsubprocess", "fork_exec", "starting the process `{}`", _PROCESS),
+    ("_posixshmem", "shm_open", "opening the shared memory {}", _FILE),
 )
 """Functions that make no event: module, name, what a call does, remedy."""
 

@@ -147,7 +147,7 @@ def _keep_list(items: list[Any]) -> Restore:
 
 
 def _keep_environment() -> Restore:
-    environment, zone = os.environb, time.tzname
+    environment = os.environb
     saved = dict(environment)
 
     def restore() -> None:
@@ -155,8 +155,7 @@ def _keep_environment() -> Restore:
             for name in environment.keys() - saved.keys():
                 del environment[name]
             environment.update(saved)
-        if time.tzname != zone:
-            time.tzset()
+        time.tzset()  # what C knows of TZ shows nowhere
 
     return restore
 

@@ -1,0 +1,272 @@
+"""What the clean runs of a DAG say before anything is crashed: does it run, do the runs agree, does loading it leave the world alone."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .compare.differences import diff_outputs, summarise
+from .compare.findings import Counting, describe_effect
+from .compare.volatile import Volatility, find_volatile
+from .explore.messages import Answer, Done, Failed, Lost
+from .model import (
+    Attempt,
+    DagInfo,
+    Difference,
+    Effect,
+    Finding,
+    Location,
+    Obstacle,
+    Output,
+    Recording,
+    Rule,
+    Verdict,
+)
+
+DISAGREE = "the clean runs disagree: mend what the check `clean` has found first"
+FAILS = "the clean run does not succeed: see the check `clean`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CleanRuns:
+    """The clean runs of a DAG, judged."""
+
+    verdict: Verdict
+    reason: str | None = None
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    reference: Recording | None = None
+    other_clock: Recording | None = None
+    volatility: Volatility = Volatility.none()
+    stops: str | None = None
+    """Why no other check makes sense; None if they do."""
+
+
+def judge_clean_runs(
+    dag: DagInfo, file: str, answers: Sequence[Answer], counting: Counting
+) -> CleanRuns:
+    """What the runs say, given in this order: reference, other clock, other entropy, shared memory."""
+    lost = [answer for answer in answers[:3] if not isinstance(answer, Done)]
+    if lost:
+        return _without_recording(lost[0])
+    return _Judgement(dag, file, answers, counting).verdict()
+
+
+def _without_recording(answer: Answer) -> CleanRuns:
+    match answer:
+        case Failed(reason):
+            return CleanRuns(verdict=Verdict.ERROR, reason=reason, stops=FAILS)
+        case Lost(obstacle):
+            return CleanRuns(verdict=Verdict.UNVERIFIABLE, reason=_told(obstacle), stops=FAILS)
+        case Done():
+            raise AssertionError("a recording is not lost")
+
+
+def _told(obstacle: Obstacle) -> str:
+    place = f" at {obstacle.where.file}:{obstacle.where.line}" if obstacle.where else ""
+    return f"{obstacle.what}{place}. {obstacle.remedy}"
+
+
+class _Judgement:
+    """The clean runs of one DAG while they are judged."""
+
+    def __init__(self, dag: DagInfo, file: str, answers: Sequence[Answer], counting: Counting) -> None:
+        self._dag = dag
+        self._file = file
+        self._counting = counting
+        recordings = [answer.result if isinstance(answer, Done) else None for answer in answers]
+        self._reference: Recording = recordings[0]
+        self._other_clock: Recording = recordings[1]
+        self._other_entropy: Recording = recordings[2]
+        self._shared_memory: Recording | None = recordings[3]
+
+    def verdict(self) -> CleanRuns:
+        if not _succeeded(self._reference):
+            return self._failed()
+        volatility = find_volatile(*(self._outputs(r) for r in self._agreeing()))
+        disagreements = (*self._failing_elsewhere(), *self._disagreements(volatility))
+        findings = (*self._parse_effects(), *disagreements, *self._memory_sharing(volatility))
+        obstacles = self._reference.outcome.obstacles
+        return CleanRuns(
+            verdict=Verdict.UNSAFE if findings else Verdict.UNVERIFIABLE if obstacles else Verdict.SAFE,
+            reason=_told(obstacles[0]) if obstacles else None,
+            findings=findings,
+            notes=volatility.notes(),
+            reference=self._reference,
+            other_clock=self._other_clock,
+            volatility=volatility,
+            stops=DISAGREE if disagreements else None,
+        )
+
+    def _agreeing(self) -> tuple[Recording, Recording, Recording]:
+        """The three runs, a failed one replaced by the reference: its failure is a finding of its own."""
+        others = (self._other_clock, self._other_entropy)
+        return (self._reference, *(r if _succeeded(r) else self._reference for r in others))  # type: ignore[return-value]
+
+    def _outputs(self, recording: Recording) -> dict[str, Output]:
+        return self._counting.select(recording.outcome.outputs)
+
+    # --- a run that fails ---------------------------------------------------------------------
+
+    def _failed(self) -> CleanRuns:
+        if self._shared_memory is not None and _succeeded(self._shared_memory):
+            finding = self._memory_finding(_why(self._reference), ())
+            return CleanRuns(verdict=Verdict.UNSAFE, findings=(finding,), stops=FAILS)
+        obstacles = self._reference.outcome.obstacles
+        if obstacles:
+            return CleanRuns(verdict=Verdict.UNVERIFIABLE, reason=_told(obstacles[0]), stops=FAILS)
+        return CleanRuns(verdict=Verdict.ERROR, reason=_failure(self._reference), stops=FAILS)
+
+    def _failing_elsewhere(self) -> tuple[Finding, ...]:
+        rules = ((self._other_clock, Rule.CLOCK_DEPENDENT), (self._other_entropy, Rule.NONDETERMINISTIC_OUTPUT))
+        return tuple(
+            self._finding(rule, self._failed_task(run), self._dag_line(), f"a second clean run fails: {_why(run)}")
+            for run, rule in rules
+            if not _succeeded(run)
+        )
+
+    def _failed_task(self, recording: Recording) -> str:
+        return next((a.task_id for a in recording.outcome.attempts if a.state == "failed"), "")
+
+    # --- runs that disagree -------------------------------------------------------------------
+
+    def _disagreements(self, volatility: Volatility) -> tuple[Finding, ...]:
+        """One finding per rule and task: an output that varies seldom varies alone."""
+        found: dict[tuple[Rule, str], list[Difference]] = {}
+        for rule, difference in volatility.problems:
+            found.setdefault((rule, self._writer(difference.output)), []).append(difference)
+        return tuple(
+            self._finding(
+                rule, task_id, self._line_of(differences[0].output), summarise(differences), tuple(differences)
+            )
+            for (rule, task_id), differences in found.items()
+        )
+
+    def _memory_sharing(self, volatility: Volatility) -> tuple[Finding, ...]:
+        run = self._shared_memory
+        if run is None or not _succeeded(run):
+            return ()
+        differences = diff_outputs(self._outputs(run), self._outputs(self._reference), volatility)
+        if not differences or self._is_parse_output(differences):
+            return ()
+        return (self._memory_finding(summarise(differences), differences),)
+
+    def _is_parse_output(self, differences: Sequence[Difference]) -> bool:
+        """Whether loading the file makes all that differs: it is loaded once there, and before each task elsewhere."""
+        parsed = {f"file:{path}" for effect in self._reference.effects if effect.is_parse for path, _ in effect.files}
+        return {difference.output for difference in differences} <= parsed
+
+    def _memory_finding(self, summary: str, differences: tuple[Difference, ...]) -> Finding:
+        task_id = self._writer(differences[0].output) if differences else self._failed_task(self._reference)
+        line = self._line_of(differences[0].output) if differences else self._dag_line()
+        return self._finding(Rule.WORKER_LOCAL_STATE, task_id, line, summary, differences)
+
+    # --- loading the file ---------------------------------------------------------------------
+
+    def _parse_effects(self) -> tuple[Finding, ...]:
+        """One finding per line that changes data while the file is loaded. Making sure of a folder is none."""
+        found: dict[Location, list[Effect]] = {}
+        for effect in self._reference.effects:
+            if effect.is_parse and effect.kind != "mkdir" and not effect.kind.startswith("xcom"):
+                where = effect.stack[0] if effect.stack else self._dag_line()
+                if self._counting.counts(f"file:{effect.target}"):
+                    found.setdefault(Location(file=where.file, line=where.line), []).append(effect)
+        targets: set[str] = set()
+        findings: list[Finding] = []
+        for where, effects in found.items():
+            # A file that one line opens is written at others: one finding per file.
+            if not {effect.target for effect in effects} <= targets:
+                targets |= {effect.target for effect in effects}
+                summary = f"loading the DAG file {describe_effect(effects[0])}"
+                findings.append(self._finding(Rule.PARSE_SIDE_EFFECT, "", where, summary))
+        return tuple(findings)
+
+    # --- blame --------------------------------------------------------------------------------
+
+    def _finding(
+        self,
+        rule: Rule,
+        task_id: str,
+        where: Location,
+        summary: str,
+        differences: tuple[Difference, ...] = (),
+    ) -> Finding:
+        return Finding(
+            rule=rule,
+            dag_id=self._dag.dag_id,
+            task_id=task_id,
+            map_index=-1,
+            crash_point=None,
+            crash_kind=None,
+            recovery=None,
+            file=where.file,
+            line=where.line,
+            summary=summary,
+            differences=differences,
+            replay=f"pytest --rerun-safety {shlex.quote(f'{self._file}::{self._dag.dag_id}::clean')}",
+        )
+
+    def _dag_line(self) -> Location:
+        return Location(file=self._file, line=self._dag.line)
+
+    def _line_of(self, output: str) -> Location:
+        effect = self._effect_on(output)
+        return effect.stack[0] if effect is not None and effect.stack else self._dag_line()
+
+    def _writer(self, output: str) -> str:
+        if output.startswith("xcom:"):
+            return output.removeprefix("xcom:").partition("/")[0].partition("[")[0]
+        effect = self._effect_on(output)
+        if effect is None or effect.attempt is None:
+            return ""
+        return self._reference.outcome.attempts[effect.attempt].task_id
+
+    def _effect_on(self, output: str) -> Effect | None:
+        path = output.removeprefix("file:")
+        return next((effect for effect in self._reference.effects if any(p == path for p, _ in effect.files)), None)
+
+
+def _succeeded(recording: Recording) -> bool:
+    return recording.outcome.run_state == "success"
+
+
+def _why(recording: Recording) -> str:
+    failed = _failed_attempt(recording)
+    return failed.error.splitlines()[-1] if failed is not None and failed.error else recording.outcome.run_state
+
+
+def _failed_attempt(recording: Recording) -> Attempt | None:
+    return next((a for a in reversed(recording.outcome.attempts) if a.state == "failed"), None)
+
+
+def _failure(recording: Recording) -> str:
+    failed = _failed_attempt(recording)
+    if failed is None:
+        states = ", ".join(f"{task} {state}" for task, state in recording.outcome.task_states.items())
+        return f"the clean run ends {recording.outcome.run_state}: {states}"
+    lines = [f"task {failed.task_id} fails in the clean run"]
+    if failed.missing_input:
+        lines += ["", *_how_to_give(failed.missing_input)]
+    if failed.error:
+        lines += ["", failed.error]
+    if failed.exit_code is not None and not failed.error:
+        lines[0] += f": its process ended with exit code {failed.exit_code}"
+    return "\n".join(lines)
+
+
+def _how_to_give(missing: str) -> list[str]:
+    """How an input is put in place that was not there."""
+    kind, _, name = missing.partition(":")
+    call = {
+        "file": f"world.write({name!r}, ...)",
+        "variable": f"world.set_variable({name!r}, ...)",
+        "connection": f"world.set_connection({name!r}, ...)",
+    }[kind]
+    what = f"{kind} {name}" if kind == "file" else f"{kind.capitalize()} {name}"
+    return [
+        f"The {what} is not there. Put it in place in conftest.py:",
+        "",
+        "    def pytest_rerun_safety_prepare(dag, world):",
+        f"        {call}",
+    ]

@@ -1,0 +1,297 @@
+"""Turns what runs showed into findings: gathers the evidence, names the rule, points at the line, folds alike ones. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from ..model import (
+    Attempt,
+    CrashState,
+    Difference,
+    Effect,
+    Finding,
+    Location,
+    Outcome,
+    Output,
+    Recording,
+    Rule,
+    Scenario,
+    Splice,
+)
+from .differences import diff_outputs, summarise
+from .rules import Evidence, classify
+from .volatile import Volatility
+
+Outputs = Mapping[str, Output]
+
+_TEMPORARY = "/tmp/tmp????????*"
+"""Files that Python's tempfile names: a kill leaves them behind, and nobody reads them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counting:
+    """Which outputs count."""
+
+    only: tuple[str, ...] = ()
+    """Paths, folders, globs or output names; empty: all."""
+    ignore: tuple[str, ...] = ()
+    """Globs over paths, names of files, or output names."""
+
+    def select(self, outputs: Outputs) -> dict[str, Output]:
+        """Those that count."""
+        return {name: output for name, output in outputs.items() if self.counts(name)}
+
+    def counts(self, name: str) -> bool:
+        """Whether one does."""
+        path = name.removeprefix("file:")
+        if any(_matches(path, pattern) for pattern in (*self.ignore, _TEMPORARY)):
+            return False
+        return not self.only or any(_is_within(path, chosen) for chosen in self.only)
+
+
+def _matches(path: str, pattern: str) -> bool:
+    return fnmatchcase(path, pattern) or fnmatchcase(path.rpartition("/")[2], pattern)
+
+
+def _is_within(path: str, chosen: str) -> bool:
+    return path == chosen or path.startswith(chosen.rstrip("/") + "/") or _matches(path, chosen)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A scenario and how it ended."""
+
+    scenario: Scenario
+    state: CrashState | None
+    outcome: Outcome
+    differences: tuple[Difference, ...]
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether the rerun did not end as a clean run."""
+        return bool(self.differences) or self.outcome.run_state != "success"
+
+
+class Judge:
+    """Knows the clean run of a DAG and judges its reruns by it."""
+
+    def __init__(
+        self,
+        *,
+        recording: Recording,
+        volatility: Volatility,
+        counting: Counting,
+        dag_file: str,
+        dag_line: int,
+        outputs_of: Callable[[CrashState], Outputs],
+        replay_of: Callable[[Scenario], str],
+    ) -> None:
+        self._recording = recording
+        self._volatility = volatility
+        self._counting = counting
+        self._dag = Location(file=dag_file, line=dag_line)
+        self._outputs_of = outputs_of
+        self._replay_of = replay_of
+        self._clean = counting.select(recording.outcome.outputs)
+
+    def case(self, scenario: Scenario, state: CrashState | None, outcome: Outcome) -> Case:
+        """How a rerun differs from the clean run."""
+        rerun = self._counting.select(outcome.outputs)
+        differences = () if rerun == self._clean else diff_outputs(self._clean, rerun, self._volatility)
+        return Case(scenario=scenario, state=state, outcome=outcome, differences=differences)
+
+    def finding(self, case: Case, same_day_is_fine: bool | None) -> Finding:
+        """What a bad case says."""
+        evidence = self._evidence(case, same_day_is_fine)
+        where = self._where(case)
+        scenario = case.scenario
+        last, following = self._effects_around(case.state)
+        return Finding(
+            rule=classify(evidence),
+            dag_id=scenario.dag_id,
+            task_id=scenario.task_id or self._writer(case.differences),
+            map_index=scenario.map_index,
+            crash_point=scenario.crash_point,
+            crash_kind=scenario.crash_kind,
+            recovery=scenario.recovery,
+            file=where.file,
+            line=where.line,
+            summary=_summary(case),
+            differences=case.differences,
+            replay=self._replay_of(scenario),
+            last_effect=last,
+            next_effect=following,
+        )
+
+    # --- evidence -----------------------------------------------------------------------------
+
+    def _evidence(self, case: Case, same_day_is_fine: bool | None) -> Evidence:
+        attempts = case.outcome.attempts
+        return Evidence(
+            clean=self._masked(self._clean),
+            rerun=self._masked(self._counting.select(case.outcome.outputs)),
+            crash=self._masked(self._left(case.state)),
+            differences=case.differences,
+            rerun_state=case.outcome.run_state,
+            written_after=self._written_before(case.state),
+            swallowed_errors=self._swallowed_errors(attempts),
+            stale_xcom_reads=self._reads_xcoms_otherwise(attempts),
+            same_day_is_fine=same_day_is_fine,
+            exited_green=any(a.exit_code == 0 and a.state == "success" for a in attempts),
+        )
+
+    def _masked(self, outputs: Outputs) -> dict[str, Output]:
+        return {
+            name: Output(name=name, content=self._volatility.mask(name, output.content))
+            for name, output in outputs.items()
+        }
+
+    def _left(self, state: CrashState | None) -> Outputs:
+        if state is None:
+            return self._clean
+        return self._counting.select(self._outputs_of(state))
+
+    def _written_before(self, state: CrashState | None) -> tuple[str, ...]:
+        if state is None:
+            return ()
+        effects = self._recording.effects[: state.point.effect + 1]
+        mine = [effect for effect in effects if effect.attempt == state.point.attempt]
+        return tuple(f"file:{path}" for effect in mine for path, _ in effect.files)
+
+    def _swallowed_errors(self, attempts: Sequence[Attempt]) -> bool:
+        usual = {op for attempt in self._recording.outcome.attempts for op in attempt.failed_operations}
+        return any(
+            attempt.state == "success" and not usual.issuperset(attempt.failed_operations)
+            for attempt in attempts
+        )
+
+    def _reads_xcoms_otherwise(self, attempts: Sequence[Attempt]) -> bool:
+        """Whether a rerun read an XCom that an earlier attempt had left, or no longer found one that the clean run did."""
+        clean = {(a.task_id, a.map_index): set(a.xcom_reads) for a in self._recording.outcome.attempts}
+        return any(
+            attempt.stale_xcom_reads
+            or (
+                attempt.state == "success"
+                and clean.get((attempt.task_id, attempt.map_index), set()) - set(attempt.xcom_reads)
+            )
+            for attempt in attempts
+        )
+
+    # --- blame --------------------------------------------------------------------------------
+
+    def _where(self, case: Case) -> Location:
+        if case.state is not None:
+            point = case.state.point
+            nearby = [
+                self._recording.effects[point.effect],
+                *self._following(point.attempt, point.effect)[:1],
+            ]
+            return next((effect.stack[0] for effect in nearby if effect.stack), self._dag)
+        return self.first_effect_on({difference.output for difference in case.differences})
+
+    def first_effect_on(self, names: set[str]) -> Location:
+        """The line that first changed one of these outputs in the clean run; the DAG's if none did."""
+        for effect in self._recording.effects:
+            if effect.stack and effect.attempt is not None and names & set(_outputs_of_effect(effect)):
+                return effect.stack[0]
+        return self._dag
+
+    def _writer(self, differences: Sequence[Difference]) -> str:
+        names = {difference.output for difference in differences}
+        for effect in self._recording.effects:
+            if effect.attempt is not None and names & set(_outputs_of_effect(effect)):
+                return self._recording.outcome.attempts[effect.attempt].task_id
+        return ""
+
+    def _following(self, attempt: int, index: int) -> list[Effect]:
+        return [effect for effect in self._recording.effects[index + 1 :] if effect.attempt == attempt]
+
+    def _effects_around(self, state: CrashState | None) -> tuple[str, str]:
+        if state is None:
+            return "", ""
+        point = state.point
+        last = describe_effect(self._recording.effects[point.effect])
+        following = self._following(point.attempt, point.effect)
+        if point.is_torn:
+            return f"the first part of: {last}", f"the rest of: {last}"
+        return last, describe_effect(following[0]) if following else ""
+
+
+def _outputs_of_effect(effect: Effect) -> tuple[str, ...]:
+    return tuple(f"file:{path}" for path, _ in effect.files)
+
+
+def _summary(case: Case) -> str:
+    if case.outcome.run_state == "success":
+        return summarise(case.differences)
+    failed = next((a for a in reversed(case.outcome.attempts) if a.error and a.state == "failed"), None)
+    if failed is not None:
+        return f"{failed.task_id} fails when it is rerun: {failed.error.splitlines()[-1]}"
+    return f"the run ends {case.outcome.run_state}"
+
+
+def describe_effect(effect: Effect) -> str:
+    """An effect in words: `wrote 120 bytes to /data/out.csv`."""
+    target = effect.target
+    match effect.kind:
+        case "write":
+            return f"wrote {_size(effect):,} bytes to {target}"
+        case "create":
+            return f"created {target}, empty"
+        case "truncate":
+            return f"emptied {target}" if _size(effect) == 0 else f"cut {target}"
+        case "rename":
+            return f"renamed a file to {target}"
+        case "unlink" | "rmdir":
+            return f"removed {target}"
+        case "mkdir":
+            return f"made the folder {target}"
+        case "xcom":
+            return f"pushed the XCom {target}"
+        case "xcom-delete":
+            return f"deleted the XCom {target} of an earlier try"
+        case "variable":
+            return f"set the Variable {target}"
+        case "variable-delete":
+            return f"deleted the Variable {target}"
+        case "state":
+            return f"was recorded as {target}"
+        case kind:
+            return f"{kind} {target}"
+
+
+def _size(effect: Effect) -> int:
+    return sum(len(change.data) for _, change in effect.files if isinstance(change, Splice))
+
+
+# --- folding ----------------------------------------------------------------------------------
+
+
+def fold(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """One finding per cause: of those with the same rule and task that share a line or an output, the simplest."""
+    groups: list[list[Finding]] = []
+    for finding in findings:
+        alike = [group for group in groups if any(_is_alike(finding, other) for other in group)]
+        merged = [finding, *(other for group in alike for other in group)]
+        groups = [group for group in groups if group not in alike] + [merged]
+    folded = [replace(min(group, key=_weight(findings)), others=len(group) - 1) for group in groups]
+    return tuple(sorted(folded, key=lambda finding: findings.index(replace(finding, others=0))))
+
+
+def _is_alike(one: Finding, other: Finding) -> bool:
+    if (one.rule, one.task_id) != (other.rule, other.task_id):
+        return False
+    shares_output = {d.output for d in one.differences} & {d.output for d in other.differences}
+    return (one.file, one.line) == (other.file, other.line) or bool(shares_output)
+
+
+def _weight(findings: Sequence[Finding]) -> Callable[[Finding], tuple[int, int, int]]:
+    """Fewest differences, then the smallest, then the first that was tried."""
+
+    def weight(finding: Finding) -> tuple[int, int, int]:
+        size = sum(len(d.clean or "") + len(d.rerun or "") for d in finding.differences)
+        return len(finding.differences), size, findings.index(finding)
+
+    return weight

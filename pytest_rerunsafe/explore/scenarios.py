@@ -1,0 +1,169 @@
+"""Which recoveries are tried from which states, and the jobs that try them. Pure functions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..model import (
+    Attempt,
+    CrashKind,
+    CrashState,
+    DagInfo,
+    Profile,
+    Recording,
+    RecoveryKind,
+    Scenario,
+    WorldState,
+)
+from .jobs import RecoverJob
+from .points import explore
+
+_CLEARS = (
+    RecoveryKind.CLEAR_DOWNSTREAM,
+    RecoveryKind.CLEAR_TASK,
+    RecoveryKind.CLEAR_RUN,
+    RecoveryKind.CLEAR_RUN_DAY_LATER,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """A scenario with what it starts from."""
+
+    scenario: Scenario
+    world: WorldState
+    state: CrashState | None = None
+    """None: nothing crashed, the run had ended well."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrashTrials:
+    """The trials of one task's crashes."""
+
+    trials: tuple[Trial, ...]
+    executed_lines: int
+    distinct: int
+    explored: int
+
+
+def descendants(dag: DagInfo, task_id: str) -> frozenset[str]:
+    """The task and all tasks downstream of it."""
+    downstream = {task.task_id: task.downstream for task in dag.tasks}
+    found: set[str] = set()
+    waiting = [task_id]
+    while waiting:
+        current = waiting.pop()
+        if current not in found:
+            found.add(current)
+            waiting += downstream.get(current, ())
+    return frozenset(found)
+
+
+def recoveries(dag: DagInfo, task_id: str, may_retry: bool, profile: Profile) -> tuple[RecoveryKind, ...]:
+    """The recoveries from a crash of a task; of those that would clear the same tasks only the first."""
+    retry = (RecoveryKind.RETRY,) if may_retry else ()
+    if profile is Profile.FAST:
+        return retry or (RecoveryKind.CLEAR_DOWNSTREAM,)
+    return (*retry, *_different_clears(dag, task_id))
+
+
+def _different_clears(dag: DagInfo, task_id: str) -> Iterator[RecoveryKind]:
+    everything = frozenset(task.task_id for task in dag.tasks)
+    selected: set[object] = set()
+    for recovery in _CLEARS:
+        match recovery:
+            case RecoveryKind.CLEAR_TASK:
+                selection: object = frozenset({task_id})
+            case RecoveryKind.CLEAR_DOWNSTREAM:
+                selection = descendants(dag, task_id)
+            case RecoveryKind.CLEAR_RUN:
+                selection = everything
+            case _:
+                selection = recovery
+        if selection not in selected:
+            selected.add(selection)
+            yield recovery
+
+
+def crash_trials(dag: DagInfo, recording: Recording, lines: Recording, task_id: str, profile: Profile) -> CrashTrials:
+    """All that is tried for the check `crash.<task_id>`; `lines` is a recording that counted executed lines."""
+    trials: list[Trial] = []
+    distinct = explored = 0
+    for index in _attempts(recording, task_id, profile):
+        attempt = recording.outcome.attempts[index]
+        exploration = explore(recording, index, profile)
+        distinct += exploration.distinct
+        explored += len(exploration.states)
+        for state in exploration.states:
+            for recovery in recoveries(dag, task_id, attempt.may_retry, profile):
+                trials.append(_crash_trial(dag, attempt, state, recovery))
+    executed = sum(a.executed_lines for a in lines.outcome.attempts if a.task_id == task_id)
+    return CrashTrials(trials=tuple(trials), executed_lines=executed, distinct=distinct, explored=explored)
+
+
+def _attempts(recording: Recording, task_id: str, profile: Profile) -> list[int]:
+    """The attempts of a task to crash: of a mapped task's many the first, second, middle and last, unless all are asked for."""
+    found = [index for index, attempt in enumerate(recording.outcome.attempts) if attempt.task_id == task_id]
+    if profile is Profile.THOROUGH or len(found) <= 4:
+        return found
+    last = len(found) - 1
+    return [found[pick] for pick in sorted({0, 1, last // 2, last})]
+
+
+def _crash_trial(dag: DagInfo, attempt: Attempt, state: CrashState, recovery: RecoveryKind) -> Trial:
+    scenario = Scenario(
+        dag_id=dag.dag_id,
+        task_id=attempt.task_id,
+        map_index=attempt.map_index,
+        crash_point=state.point.name,
+        crash_kind=CrashKind.KILL,
+        recovery=recovery,
+    )
+    return Trial(scenario=scenario, world=state.world, state=state)
+
+
+def rerun_trials(dag: DagInfo, recording: Recording) -> tuple[Trial, ...]:
+    """All that is tried for the check `rerun`: clears after the run has ended well."""
+    found: list[Trial] = []
+    for task in dag.tasks:
+        for recovery in _different_clears(dag, task.task_id):
+            if recovery in (RecoveryKind.CLEAR_TASK, RecoveryKind.CLEAR_DOWNSTREAM):
+                found.append(_rerun_trial(dag, recording, task.task_id, recovery))
+    for recovery in (RecoveryKind.CLEAR_RUN, RecoveryKind.CLEAR_RUN_DAY_LATER):
+        found.append(_rerun_trial(dag, recording, "", recovery))
+    return tuple(found)
+
+
+def _rerun_trial(dag: DagInfo, recording: Recording, task_id: str, recovery: RecoveryKind) -> Trial:
+    scenario = Scenario(
+        dag_id=dag.dag_id,
+        task_id=task_id,
+        map_index=-1,
+        crash_point=None,
+        crash_kind=None,
+        recovery=recovery,
+    )
+    return Trial(scenario=scenario, world=recording.final)
+
+
+def job_of(trial: Trial, dag: DagInfo, folder: str, *, keeps_log: bool = False) -> RecoverJob:
+    """The job that tries it."""
+    scenario = trial.scenario
+    return RecoverJob(
+        dag=dag,
+        folder=folder,
+        world=trial.world,
+        task_id=scenario.task_id or None,
+        map_index=scenario.map_index,
+        is_crash=trial.state is not None,
+        recovery=scenario.recovery,
+        seed="recovery",
+        keeps_log=keeps_log,
+    )
+
+
+def scenario_id(scenario: Scenario) -> str:
+    """The text that stands for a scenario on the command line: `dag:crash point or task:kind:recovery`, `-` for none."""
+    place = scenario.crash_point or scenario.task_id or "-"
+    return f"{scenario.dag_id}:{place}:{scenario.crash_kind or '-'}:{scenario.recovery}"

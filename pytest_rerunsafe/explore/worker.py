@@ -1,0 +1,58 @@
+"""The loop of a forked worker: a job in, a result out. Whatever a DAG does, it does it here."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from typing import Any
+
+from ..model import Obstacle
+from ..world.guard import limit_resources
+from .channel import Channel, Closed
+from .engine import Engine, NotRun
+from .jobs import FindJob, Job, LoadJob, RecordJob, RecoverJob
+from .messages import Alive, Done, Failed, HitBound
+
+
+def serve(engine: Engine, channel: Channel) -> None:
+    """Do jobs until the other side goes."""
+    limit_resources()
+    engine.on_attempt = lambda: channel.send(Alive())
+    engine.on_bound = lambda obstacle: _give_up(engine, channel, obstacle)
+    try:
+        while True:
+            answer = _answer(engine, channel.receive())
+            channel.send(answer)
+            if isinstance(answer, Done) and answer.is_last:
+                return
+    except Closed:
+        return
+
+
+def _answer(engine: Engine, job: Job) -> Done | Failed:
+    try:
+        return Done(_do(engine, job), is_last=threading.active_count() > 1)
+    except NotRun as reason:
+        return Failed(str(reason))
+    except MemoryError:
+        return Failed("The run needed more memory than it may have (2 GiB).")
+    except Exception:
+        return Failed(f"pytest-rerunsafe failed; please report this:\n{traceback.format_exc()}")
+
+
+def _do(engine: Engine, job: Job) -> Any:
+    match job:
+        case FindJob():
+            return engine.find(job)
+        case LoadJob():
+            return engine.load(job)
+        case RecordJob():
+            return engine.record(job)
+        case RecoverJob():
+            return engine.recover(job)
+
+
+def _give_up(engine: Engine, channel: Channel, obstacle: Obstacle) -> None:
+    with engine.unguarded():
+        channel.send(HitBound(obstacle))
+        engine.exit_now()

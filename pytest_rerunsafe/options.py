@@ -1,0 +1,93 @@
+"""The command line options: one table, and what their values mean; no check is started here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .model import Profile
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One command line option."""
+
+    flag: str
+    help: str
+    argparse: Mapping[str, Any] = field(default_factory=dict)
+
+
+OPTIONS = (
+    Option(
+        flag="--rerun-safety",
+        help="Check that every DAG found survives crashes and reruns",
+        argparse={"action": "store_true"},
+    ),
+    Option(
+        flag="--rerun-safety-profile",
+        help="How much to explore: fast, default or thorough",
+        argparse={"choices": [str(profile) for profile in Profile], "metavar": "PROFILE"},
+    ),
+    Option(
+        flag="--rerun-safety-report",
+        help="Write a report, for instance json:report.json. May be given more than once.",
+        argparse={"action": "append", "default": [], "metavar": "FORMAT:PATH"},
+    ),
+    Option(
+        flag="--rerun-safety-replay",
+        help="Run one scenario again, verbosely, and nothing else",
+        argparse={"metavar": "ID"},
+    ),
+)
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Make the options known to pytest."""
+    group = parser.getgroup("rerun safety", "crashes and reruns of Airflow DAGs")
+    for option in OPTIONS:
+        group.addoption(option.flag, help=option.help, **option.argparse)
+
+
+def is_asked_for(config: pytest.Config) -> bool:
+    """Whether the user wants DAGs checked, or one scenario replayed."""
+    return bool(config.getoption("rerun_safety")) or replay_id(config) is not None
+
+
+def replay_id(config: pytest.Config) -> str | None:
+    """The scenario to replay; None if all is to be checked."""
+    given: str | None = config.getoption("rerun_safety_replay")
+    return given
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportTarget:
+    """A report that the user wants: in which format, where."""
+
+    format: str
+    path: Path
+
+
+def report_targets(config: pytest.Config, formats: Collection[str]) -> tuple[ReportTarget, ...]:
+    """The reports that the user wants. Raises pytest.UsageError: now, not after the run."""
+    given: list[str] = config.getoption("rerun_safety_report")
+    return tuple(_report_target(text, config.invocation_params.dir, formats) for text in given)
+
+
+def _report_target(text: str, folder: Path, formats: Collection[str]) -> ReportTarget:
+    name, _, path = text.partition(":")
+    if name not in formats or not path:
+        raise pytest.UsageError(
+            f"--rerun-safety-report={text}: expected FORMAT:PATH; valid formats: {', '.join(sorted(formats))}"
+        )
+    target = ReportTarget(format=name, path=folder / path)
+    if target.path.is_dir():
+        raise pytest.UsageError(f"--rerun-safety-report={text}: {path!r} is a folder; name a file in it")
+    if not target.path.parent.is_dir():
+        raise pytest.UsageError(
+            f"--rerun-safety-report={text}: there is no folder {str(target.path.parent)!r}; create it first"
+        )
+    return target
