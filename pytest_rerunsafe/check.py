@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -14,11 +14,11 @@ from typing import Any
 
 from .clean import CleanRuns, judge_clean_runs
 from .compare.findings import Case, Counting, Judge, fold
-from .explore.jobs import FindJob, Job, LoadJob, RecordJob
+from .explore.jobs import FindJob, Job, LoadJob, RecordJob, RecoverJob
 from .explore.messages import Answer, Done, Failed, Lost
 from .explore.outputs import file_outputs
 from .explore.pool import Pool
-from .explore.scenarios import Trial, crash_trials, job_of, rerun_trials, scenario_id
+from .explore.scenarios import Trial, crash_trials, jobs_of, rerun_trials, scenario_id
 from .explore.zygote import Zygote, ZygoteError
 from .model import (
     CheckResult,
@@ -239,18 +239,17 @@ class Study:
         return f"pytest --rerun-safety-replay={shlex.quote(scenario_id(scenario))} {shlex.quote(self._file)}"
 
     def _of_trials(self, check: str, trials: Sequence[Trial], coverage: Coverage) -> CheckResult:
-        answers = self._run([job_of(trial, self._dag, self._folder) for trial in trials])
         cases: list[Case] = []
         obstacles: list[Obstacle] = list(self._reference.outcome.obstacles)
-        for trial, answer in zip(trials, answers, strict=True):
+        for trial, answer in zip(trials, self._try(trials), strict=True):
             match answer:
-                case Done(Outcome() as outcome):
-                    obstacles += outcome.obstacles
-                    cases.append(self._judge.case(trial.scenario, trial.state, outcome))
+                case Outcome():
+                    obstacles += answer.obstacles
+                    cases.append(self._judge.case(trial.scenario, trial.state, answer))
                 case Lost(obstacle):
                     obstacles.append(obstacle)
-                case _:
-                    return self._result(check, Verdict.ERROR, reason=_reason(answer))
+                case Failed(reason):
+                    return self._result(check, Verdict.ERROR, reason=reason)
         findings = self._findings(cases)
         coverage = replace(coverage, recoveries=len(trials))
         if findings:
@@ -260,6 +259,35 @@ class Study:
                 check, Verdict.UNVERIFIABLE, reason=obstacle_text(obstacles[0]), coverage=coverage
             )
         return self._result(check, Verdict.SAFE, coverage=coverage)
+
+    def _try(self, trials: Sequence[Trial], *, keeps_log: bool = False) -> list[Outcome | Lost | Failed]:
+        """How each trial ended. Trials share a worker; those that took it down with others in it are tried alone."""
+        jobs = jobs_of(trials, self._dag, self._folder, self._reference.situations, keeps_log=keeps_log)
+        ended: list[Outcome | Lost | Failed] = []
+        for job, answer in zip(jobs, self._run(jobs), strict=True):
+            if isinstance(answer, Done):
+                ended += map(self._completed, answer.result)
+            elif len(job.starts) == 1:
+                ended.append(answer)
+            else:
+                ended += self._try_alone(job)
+        return ended
+
+    def _try_alone(self, job: RecoverJob) -> Iterator[Outcome | Lost | Failed]:
+        for answer in self._run([replace(job, starts=(start,)) for start in job.starts]):
+            yield self._completed(answer.result[0]) if isinstance(answer, Done) else answer
+
+    def _completed(self, outcome: Outcome) -> Outcome:
+        """The outcome with what was not run, because it would have gone as in the clean run."""
+        if outcome.as_clean_from is None:
+            return outcome
+        clean = self._reference.outcome
+        return replace(
+            outcome,
+            task_states=clean.task_states,
+            outputs=clean.outputs,
+            attempts=(*outcome.attempts, *clean.attempts[outcome.as_clean_from :]),
+        )
 
     def _findings(self, cases: Sequence[Case]) -> tuple[Finding, ...]:
         bad = [case for case in cases if case.is_bad]
@@ -280,10 +308,10 @@ class Study:
         if wanted not in trials:
             raise CheckerError(f"--rerun-safety-replay: no scenario {wanted!r}{_near(wanted, trials)}")
         trial = trials[wanted]
-        answer = self._run([job_of(trial, self._dag, self._folder, keeps_log=True)])[0]
-        if not isinstance(answer, Done):
-            return _reason(answer)
-        return self._told(self._judge.case(trial.scenario, trial.state, answer.result))
+        (outcome,) = self._try([trial], keeps_log=True)
+        if not isinstance(outcome, Outcome):
+            raise CheckerError(_reason(outcome))
+        return self._told(self._judge.case(trial.scenario, trial.state, outcome))
 
     def _all_trials(self) -> Iterable[Trial]:
         yield from rerun_trials(self._dag, self._reference)

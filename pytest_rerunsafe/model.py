@@ -164,8 +164,9 @@ class Outcome:
     attempts: tuple[Attempt, ...]
     outputs: Mapping[str, Output]
     obstacles: tuple[Obstacle, ...] = ()
-    scheduler_error: str = ""
-    """Why Airflow's scheduler itself could not go on; empty if it could."""
+    as_clean_from: int | None = None
+    """If the rest was not run, because the world had become what it was in the clean run: the attempt of the clean run
+    that comes next. `outputs` and `task_states` are then empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +178,8 @@ class Recording:
     effects: tuple[Effect, ...]
     final: WorldState
     outcome: Outcome
+    situations: Mapping[str, int]
+    """What the world was each time when tasks were queued, as a digest, and the number of attempts before."""
 
 
 # --- scenarios --------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ def _strings(value: object, place: _Place) -> tuple[str, ...]:
         raise _wrong(value, place, expected)
     for entry in value:
         if not isinstance(entry, str) or not entry.strip():
-            raise _wrong(entry, place, f"{expected}, each of them text")
+            raise SettingsError(f"{_wrong(entry, place, expected)} in it")
     return tuple(value)
 
 

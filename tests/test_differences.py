@@ -182,6 +182,18 @@ def test_a_record_with_a_line_break_is_one_line() -> None:
     assert describe(CSV, b'a\n"x\ny"\n', b'a\n"x\nz"\n').rerun == '...\n"x\\nz"'
 
 
+def test_bytes_that_are_no_utf_8_are_shown_apart() -> None:
+    found = describe(TXT, b"\x80\x80", b"\x80\x81")
+    assert (found.clean, found.rerun) == (r"\x80\x80", r"\x80\x81")
+
+
+def test_a_long_line_of_wide_characters_is_shown_around_its_first_difference() -> None:
+    clean, rerun = (("\u00fc" * 200 + word).encode() for word in ("one", "two"))
+    found = describe(TXT, clean, rerun)
+    assert str(found.clean).endswith("\u00fcone")
+    assert str(found.rerun).endswith("\u00fctwo")
+
+
 def test_records_that_moved_show_where_the_order_breaks() -> None:
     found = describe(TXT, b"a\nb\nc\nd\n", b"a\nc\nd\nb\n")
     assert (found.clean, found.rerun) == ("...\nb\nc\nd", "...\nc\nd\nb")

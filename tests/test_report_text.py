@@ -149,6 +149,7 @@ def test_a_mapped_task_is_named_with_its_index() -> None:
     assert text.startswith("unsafe: duplicate-output in load[3]: ")
     assert "killed in load[3]," in text
     assert "Recovery: load[3] is cleared" in text
+    assert "killed in load[0]," in text_of(replace(FINDING, map_index=0))
 
 
 @pytest.mark.parametrize(
@@ -299,6 +300,8 @@ def test_a_long_table_is_cut_and_says_so() -> None:
     lines = table(clean, None)
     assert len(lines) == 2 + 20 + 1
     assert lines[-1] == "... and 1,005 more lines"
+    assert table("\n".join(clean.split("\n")[:20]), None)[-1] == "old 19    |"
+    assert table("\n".join(clean.split("\n")[:21]), None)[-1] == "... and 1 more line"
     stacked = table(clean + "x" * 100, "y" * 100)
     assert stacked[-1] == "... and 1,005 more lines"
 
@@ -393,6 +396,8 @@ def test_source_lines_are_looked_up_by_file_and_line() -> None:
     text = check_text(check, TEXTS, source_of, False)
     assert "      31 | # 31 of dags/orders.py\n" in text
     assert "# 0 of" not in text
+    first_line = result(Verdict.UNSAFE, findings=(replace(FINDING, line=1),))
+    assert "       1 | # 1 of dags/orders.py\n" in check_text(first_line, TEXTS, source_of, False)
 
 
 def test_each_rule_speaks_for_itself() -> None:
@@ -407,6 +412,11 @@ def test_an_unsafe_check_says_what_else_could_not_be_checked() -> None:
     assert text_of_check(check).endswith(
         f"{COMMAND}\n\n  Besides, not everything could be checked: a process was started"
     )
+
+
+def test_an_error_is_told_before_what_was_found() -> None:
+    check = result(Verdict.ERROR, findings=(FINDING,), reason="no input")
+    assert text_of_check(check) == f"error: no input\n\n{text_of(FINDING)}"
 
 
 TRACEBACK = """Traceback (most recent call last):
@@ -450,6 +460,8 @@ def test_the_headline_of_an_error_is_what_says_most(reason: str, headline: str) 
 def test_a_reason_of_one_line_is_not_said_twice() -> None:
     check = result(Verdict.UNVERIFIABLE, reason="a process was started")
     assert text_of_check(check) == "unverifiable: a process was started"
+    assert text_of_check(replace(check, reason="a process\n")) == "unverifiable: a process"
+    assert text_of_check(replace(check, reason="\nwhat\nwhere\n")) == "unverifiable: what\n\n  what\n  where"
 
 
 @pytest.mark.parametrize(
@@ -490,6 +502,12 @@ def test_verbose_adds_what_was_tried_and_the_notes() -> None:
         "  Note: ids too"
     )
     assert text_of_check(result(Verdict.SAFE, coverage=COVERAGE), verbose=True).count("\n") == 0
+    filling = result(Verdict.UNSAFE, findings=(FINDING,), reason="a " * 70, notes=("a " * 70,))
+    for width in (60, 90):
+        lines = text_of_check(filling, verbose=True, width=width).split("\n")
+        assert all(
+            len(line) in (width - 1, width) for line in lines if line.startswith(("  Besides", "  Note"))
+        )
     assert text_of_check(result(Verdict.ERROR, reason="no input"), verbose=True) == "error: no input"
 
 

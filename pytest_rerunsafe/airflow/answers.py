@@ -44,10 +44,14 @@ def _parameters(route: Callable[..., Any]) -> frozenset[str]:
 class Answers:
     """The supervisor and the server of one task attempt: what `SUPERVISOR_COMMS` is while it runs."""
 
-    def __init__(self, ti_id: Any, *, on_effect: OnEffect, on_read: Callable[[str], None]) -> None:
+    def __init__(
+        self, ti_id: Any, *, on_effect: OnEffect, is_stale: Callable[[str, str], bool] = lambda task_id, key: False
+    ) -> None:
         self._ti_id = ti_id
         self._on_effect = on_effect
-        self._on_read = on_read
+        self._is_stale = is_stale
+        self.reads: dict[str, bool] = {}
+        """XComs that the task found, `task_id/key`, and whether any of them was stale by `is_stale`."""
         self._dag_bag = DBDagBag()
         self.terminal_state: str | None = None
         """What the task said of its end, None if it said nothing."""
@@ -118,12 +122,18 @@ class Answers:
 
     # --- XComs ---
 
+    def _note_read(self, msg: Any) -> None:
+        name = f"{msg.task_id}/{msg.key}"
+        self.reads[name] = self.reads.get(name, False) or self._is_stale(msg.task_id, msg.key)
+
     def _set_xcom(self, msg: Any) -> None:
         self.call(xcoms.set_xcom, **_xcom(msg), value=msg.value, **_given(msg, "dag_result", "mapped_length"))
         self._on_effect("xcom", msg.key)
 
     def _delete_xcom(self, msg: Any) -> None:
         self.call(xcoms.delete_xcom, **_xcom(msg))
+        # The task runner fetches what it deletes, for backends that keep values elsewhere: nothing was made of it.
+        self.reads.pop(f"{msg.task_id}/{msg.key}", None)
         self._on_effect("xcom-delete", msg.key)
 
     def _get_xcom(self, msg: Any) -> Any:
@@ -133,7 +143,7 @@ class Answers:
         found = self.find(xcoms.get_xcom, **_xcom(msg), params=params)
         if found is None:
             return comms.XComResult(key=msg.key, value=None)
-        self._on_read(f"{msg.task_id}/{msg.key}")
+        self._note_read(msg)
         return comms.XComResult(key=msg.key, value=found.value)
 
     def _get_xcom_count(self, msg: Any) -> Any:
@@ -149,14 +159,14 @@ class Answers:
         if found is None:
             detail = {"task_id": msg.task_id, "key": msg.key, "offset": msg.offset}
             return comms.ErrorResponse(error=comms.ErrorType.XCOM_NOT_FOUND, detail=detail)
-        self._on_read(f"{msg.task_id}/{msg.key}")
+        self._note_read(msg)
         return comms.XComSequenceIndexResult(root=found.root)
 
     def _get_xcom_slice(self, msg: Any) -> Any:
         chosen = _given(msg, "start", "stop", "step", "include_prior_dates")
         params = xcoms.GetXComSliceFilterParams(**chosen)
         found = self.call(xcoms.get_mapped_xcom_by_slice, **_xcom(msg), params=params)
-        self._on_read(f"{msg.task_id}/{msg.key}")
+        self._note_read(msg)
         return comms.XComSequenceSliceResult(root=found.root)
 
     # --- Variables and Connections ---
@@ -219,10 +229,6 @@ class Answers:
 
     # --- what only the user interface reads ---
 
-    def _set_rendered_fields(self, msg: Any) -> Any:
-        self.call(task_instances.ti_put_rtif, put_rtif_payload=msg.rendered_fields)
-        return comms.OKResponse(ok=True)
-
     def _set_rendered_map_index(self, msg: Any) -> Any:
         self.call(task_instances.ti_patch_rendered_map_index, rendered_map_index=msg.rendered_map_index)
         return comms.OKResponse(ok=True)
@@ -231,8 +237,9 @@ class Answers:
         found = self.call(task_instances.validate_inlets_and_outlets)
         return comms.InactiveAssetsResult(**found.model_dump(exclude_unset=True))
 
-    def _nothing(self, _: Any) -> None:
-        """Secrets are masked in logs only, and ours are shown to nobody but the user."""
+    def _nothing(self, _: Any) -> Any:
+        """Rendered fields and masked secrets are for the user interface and its logs: nothing reads them here."""
+        return comms.OKResponse(ok=True)
 
 
 def _index(map_index: int | None) -> int:
@@ -291,7 +298,7 @@ _ANSWERS: dict[str, Callable[[Answers, Any], Any]] = {
     "GetDRCount": Answers._get_dr_count,
     "GetDagRunState": Answers._get_dag_run_state,
     "GetTaskRescheduleStartDate": Answers._get_reschedule_start,
-    "SetRenderedFields": Answers._set_rendered_fields,
+    "SetRenderedFields": Answers._nothing,
     "SetRenderedMapIndex": Answers._set_rendered_map_index,
     "ValidateInletsAndOutlets": Answers._validate_inlets_and_outlets,
     "MaskSecret": Answers._nothing,

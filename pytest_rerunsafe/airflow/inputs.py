@@ -1,4 +1,4 @@
-"""Puts Variables and Connections into the metadata database and reads the run's XComs and Variables back."""
+"""Puts Variables and Connections into the metadata database, and reads back what counts of a run."""
 
 from __future__ import annotations
 
@@ -42,3 +42,47 @@ def _as_text(value: object) -> bytes:
     if isinstance(value, bytes):
         return value
     return (value if isinstance(value, str) else json.dumps(value)).encode()
+
+
+_TOLD_ELSEWHERE = frozenset(
+    {
+        "log",  # for people
+        "rendered_task_instance_fields",  # for people
+        "task_instance_history",  # for people
+        "task_reschedule",  # dates by a clock that has moved on; the states tell who waits
+        "dag_run",  # dates and counters; its state follows from those of its tasks
+        "dag",  # when it was parsed last
+        "dag_version",
+        "serialized_dag",  # one and the same for all runs of a study
+        "dag_code",
+    }
+)
+_LASTING = {
+    "xcom": ("dag_id", "task_id", "run_id", "map_index", "key", "value"),
+    "variable": ("key", "val"),
+    "task_instance": ("dag_id", "task_id", "run_id", "map_index", "state", "next_method", "next_kwargs"),
+}
+"""Of these tables the columns that say what is so; the others say when, or by which number."""
+_UNFINISHED = ("try_number", "max_tries")
+"""What a task instance that has still to run will see besides."""
+
+
+def situation(store: MetadataStore, dag_id: str) -> list[tuple[object, ...]]:
+    """All in the metadata database that how a run goes on depends on, sorted.
+
+    A table that is not known here counts with whole rows, dates included: too many situations are then told apart,
+    never too few.
+    """
+    parts: list[tuple[object, ...]] = []
+    for (table, _), row in store.items():
+        if table in _TOLD_ELSEWHERE:
+            continue
+        if table not in _LASTING:
+            parts.append((table, *row))
+            continue
+        named = dict(zip(store.columns(table), row, strict=True))
+        kept = [named[column] for column in _LASTING[table] if column in named]
+        if table == "task_instance" and named["state"] not in ("success", "skipped"):
+            kept += [named[column] for column in _UNFINISHED]
+        parts.append((table, *kept))
+    return sorted(parts, key=repr)

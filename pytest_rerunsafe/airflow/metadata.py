@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import ItemsView, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import sqlalchemy
 from airflow import settings
@@ -105,6 +104,22 @@ class MetadataStore:
         """Every row of the database, as of the last capture or restore."""
         return MappingProxyType(dict(self._mirror))
 
+    def row(self, key: RowKey) -> Row | None:
+        """One row as of the last capture or restore; None if there is none."""
+        return self._mirror.get(key)
+
+    def items(self) -> ItemsView[RowKey, Row]:
+        """Every row by its key, as of the last capture or restore."""
+        return self._mirror.items()
+
+    def table(self, name: str) -> tuple[Row, ...]:
+        """The rows of one table as of the last capture or restore."""
+        return tuple(row for key, row in self._mirror.items() if key[0] == name)
+
+    def columns(self, table: str) -> tuple[str, ...]:
+        """The names of a table's columns."""
+        return self._tables[table].columns
+
     def capture(self) -> tuple[RowChange, ...]:
         """What changed since the last capture or restore, sorted by table and rowid; None stands for a row that went."""
         touched = self._connection.execute("SELECT DISTINCT tbl, rid FROM touched ORDER BY tbl, rid").fetchall()
@@ -156,10 +171,6 @@ class MetadataStore:
     def select(self, statement: str, parameters: tuple[object, ...] = ()) -> list[Row]:
         """The rows that a statement of ours finds."""
         return self._connection.execute(statement, parameters).fetchall()
-
-    def as_mapping(self, key: RowKey, row: Row) -> Mapping[str, Any]:
-        """A row by its column names."""
-        return dict(zip(self._tables[key[0]].columns, row, strict=True))
 
 
 @contextmanager

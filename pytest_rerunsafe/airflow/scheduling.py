@@ -78,13 +78,14 @@ class Run:
         return run
 
     def _queue(self, opened: Any) -> tuple[QueuedTask, ...]:
-        # The scheduler's own order (`_executable_task_instances_to_queued`), ties by task id.
+        # The scheduler's own order (`_executable_task_instances_to_queued`), ties by task id. What was queued when a
+        # worker died is queued still.
         waiting = opened.execute(
             select(TaskInstance.id, TaskInstance.task_id, TaskInstance.map_index, TaskInstance.try_number)
             .where(
                 TaskInstance.dag_id == self.dag.dag_id,
                 TaskInstance.run_id == RUN_ID,
-                TaskInstance.state == TaskInstanceState.SCHEDULED,
+                TaskInstance.state.in_([TaskInstanceState.SCHEDULED, TaskInstanceState.QUEUED]),
             )
             .order_by(-TaskInstance.priority_weight, TaskInstance.task_id, TaskInstance.map_index)
         ).all()
@@ -148,6 +149,12 @@ class Run:
                 session=opened,
             )
             return int(count)
+
+    def is_finished_but_for(self, task_ids: Collection[str]) -> bool:
+        """Whether nothing is left to run except tasks among `task_ids`."""
+        states = self.task_states()
+        left = {name.partition("[")[0] for name, state in states.items() if state not in ("success", "skipped")}
+        return left <= set(task_ids)
 
     def with_downstream(self, task_id: str) -> tuple[str, ...]:
         """The task and all that hangs on it, as `clear --downstream` selects them."""

@@ -425,7 +425,7 @@ def _list_phrases(clean: list[object], rerun: list[object], path: str) -> Iterat
 
 
 def _shown(value: object) -> str:
-    return _cut(_canonical(value).decode("utf-8", "replace"), _VALUE_LIMIT)
+    return _cut(_canonical(value).decode("utf-8", "backslashreplace"), _VALUE_LIMIT)
 
 
 # --- excerpts ---------------------------------------------------------------------------------
@@ -437,10 +437,10 @@ def excerpts(clean: Sequence[bytes], rerun: Sequence[bytes]) -> tuple[str, str]:
     tail = _shared_count(clean[head:][::-1], rerun[head:][::-1])
     whole = [*range(head, len(clean) - tail)], [*range(head, len(rerun) - tail)]
     if len(whole[0]) * len(whole[1]) <= _ALIGN_LIMIT:
-        shown = _rendered_pair(clean, rerun, *_aligned(clean, rerun, *whole))
-        if shown[0] != shown[1]:
-            return shown
-    # Of records that only moved, the lines alone are alike on both sides.
+        before, after = _aligned(clean, rerun, *whole)
+        # Of records that only moved, the lines alone would be alike on both sides.
+        if [clean[index] for index in before] != [rerun[index] for index in after]:
+            return _rendered_pair(clean, rerun, before, after)
     return _rendered_pair(clean, rerun, *whole)
 
 
@@ -486,9 +486,14 @@ def _rendered(lines: Sequence[bytes], changed: Sequence[int], skips: Mapping[int
 
 
 def _line(line: bytes, skip: int) -> str:
-    text = line.decode("utf-8", "replace").replace("\n", "\\n").replace("\r", "\\r")
-    start = max(0, skip - WIDTH_LIMIT // 3) if len(text) > WIDTH_LIMIT else 0
+    text = _text(line)
+    start = max(0, len(_text(line[:skip])) - WIDTH_LIMIT // 3) if len(text) > WIDTH_LIMIT else 0
     return _cut(_LEFT_OUT + text[start + len(_LEFT_OUT) :] if start else text, WIDTH_LIMIT)
+
+
+def _text(line: bytes) -> str:
+    """On one line, and two that differ still do."""
+    return line.decode("utf-8", "backslashreplace").replace("\n", "\\n").replace("\r", "\\r")
 
 
 def _cut(text: str, limit: int) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import sysconfig
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -32,7 +34,7 @@ from ..world.files import FileStore
 from ..world.guard import Guard, ProcessExited, cpu_bound
 from ..world.process import ProcessState, capture_output, leftover_threads
 from .inputs import World
-from .jobs import FindJob, LoadJob, RecordJob, RecoverJob
+from .jobs import FindJob, LoadJob, RecordJob, RecoverJob, Start
 from .journal import Journal, OpenAttempt
 from .outputs import file_outputs
 from .sources import Sources
@@ -58,6 +60,15 @@ class NotRun(Exception):
     """A DAG could not be run at all: its file does not give it once the inputs are in place. The argument says why."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How a situation goes on: as the rest of an outcome, None standing for the clean run's."""
+
+    outcome: Outcome | None
+    attempts: int
+    """Attempts of that run before the situation."""
+
+
 class Engine:
     """Airflow and the world of one process."""
 
@@ -81,6 +92,10 @@ class Engine:
         self._base = WorldState(files={}, rows=dict(self._metadata.rows), clock=EPOCH)
         self._seed = ""
         self._stale: Callable[[str, str], bool] = lambda task_id, key: False
+        self._endings: dict[str, _Ending] = {}
+        self._ending: _Ending | None = None
+        self._situations: dict[str, int] = {}
+        self._runs: dict[str, tuple[object, scheduling.Run]] = {}
 
     def _put_patches_on(self, rootdir: Path) -> None:
         self._guard.install()
@@ -100,20 +115,13 @@ class Engine:
         clean = self.record(
             RecordJob(dag=dag, folder=folder, logical_date=dag.logical_date, delay_s=0, seed="", prepares=False)
         )
-        for recovery in (RecoveryKind.CLEAR_RUN, RecoveryKind.CLEAR_DOWNSTREAM):
-            task_id = dag.tasks[0].task_id
-            self.recover(
-                RecoverJob(
-                    dag=dag,
-                    folder=folder,
-                    world=clean.final,
-                    task_id=task_id,
-                    map_index=-1,
-                    is_crash=False,
-                    recovery=recovery,
-                    seed="",
-                )
+        starts = tuple(
+            Start(
+                world=clean.final, task_id=dag.tasks[0].task_id, map_index=-1, is_crash=False, recovery=recovery
             )
+            for recovery in (RecoveryKind.CLEAR_RUN, RecoveryKind.CLEAR_DOWNSTREAM)
+        )
+        self.recover(RecoverJob(dag=dag, folder=folder, starts=starts, clean={}, seed=""))
 
     @contextmanager
     def unguarded(self) -> Iterator[None]:
@@ -154,84 +162,133 @@ class Engine:
             raise NotRun(self._sources.cut("\n".join(bag.import_errors.values())))
         self._journal.scheduler_turned()
         loading.store(bag)
-        run = scheduling.Run(job.dag.dag_id)
+        run = self._stored_run(job.dag.dag_id)
         self._clock.move_to(run.starts_at(job.logical_date) + timedelta(seconds=job.delay_s))
         run.create(job.logical_date)
         self._journal.scheduler_turned()
-        state = self._drive(run, self._attempt_of(job, bag), keeps_log=True)
+        state = self._drive(run, self._attempt_of(job, bag), True, may_jump=True)
         return Recording(
             initial=initial,
             effects=tuple(self._journal.effects),
             final=self._world(),
             outcome=self._outcome(run, state),
+            situations=self._situations,
         )
 
-    def recover(self, job: RecoverJob) -> Outcome:
-        """How a recovery ends that starts from a state."""
-        self._begin(job.world, job.seed)
-        run = scheduling.Run(job.dag.dag_id)
-        attempt = self._attempt_of(job, None)
-        if job.is_crash:
-            assert job.task_id is not None, "only a task's worker can crash"
-            self._clock.advance(DETECTED_S)
-            died = run.report_death(job.task_id, job.map_index)
-            if job.recovery is not RecoveryKind.RETRY and died == "failed":
-                self._drive(run, attempt, job.keeps_log)  # what does not hang on the dead task still runs
-        if job.recovery is not RecoveryKind.RETRY:
-            self._clear(run, job)
-        state = self._drive(run, attempt, job.keeps_log)
-        if job.recovery is RecoveryKind.CLEAR_TASK and state == "failed":
-            state = self._clear_rest(run, attempt, job)
-        return self._outcome(run, state)
+    def recover(self, job: RecoverJob) -> tuple[Outcome, ...]:
+        """How recoveries end, in the order of their starts.
+
+        What comes after a situation is run once: the world, not the way there, decides how it goes on.
+        """
+        self._endings = {situation: _Ending(None, done) for situation, done in job.clean.items()}
+        return tuple(self._recover(job, start) for start in job.starts)
+
+    def _recover(self, job: RecoverJob, start: Start) -> Outcome:
+        self._begin(start.world, job.seed)
+        run = self._stored_run(job.dag.dag_id)
+        drive = partial(self._drive, run, self._attempt_of(job, None), job.keeps_log)
+        cleared = self._cleared(run, start)
+        if start.is_crash:
+            self._report_death(run, start, drive, cleared)
+        if cleared is not None:
+            self._clear(run, start, cleared)
+        is_last = start.recovery is not RecoveryKind.CLEAR_TASK
+        state = drive(may_jump=is_last and not job.keeps_log)
+        if not is_last and state == "failed" and "failed" not in run.task_states().values():
+            state = self._clear_rest(run, drive)
+        return self._ended(run, state)
+
+    def _ended(self, run: scheduling.Run, state: str) -> Outcome:
+        """The outcome of a recovery; from now on it tells how each situation that was passed ends."""
+        ending = self._ending
+        outcome = self._outcome(run, state) if ending is None else self._continued(ending)
+        for situation, done in self._situations.items():
+            self._endings.setdefault(situation, _Ending(outcome, done))
+        return outcome
+
+    def _continued(self, ending: _Ending) -> Outcome:
+        """What an earlier run makes of the rest."""
+        mine = tuple(self._journal.attempts)
+        if ending.outcome is None:
+            return Outcome(
+                run_state="success",
+                task_states={},
+                attempts=mine,
+                outputs={},
+                obstacles=tuple(self._journal.obstacles),
+                as_clean_from=ending.attempts,
+            )
+        rest = ending.outcome.attempts[ending.attempts :]
+        obstacles = dict.fromkeys((*self._journal.obstacles, *ending.outcome.obstacles))
+        return replace(ending.outcome, attempts=(*mine, *rest), obstacles=tuple(obstacles))
 
     # --- recoveries ---------------------------------------------------------------------------
 
-    def _clear(self, run: scheduling.Run, job: RecoverJob) -> None:
-        match job.recovery:
+    def _cleared(self, run: scheduling.Run, start: Start) -> tuple[str, ...] | None:
+        """The tasks that the recovery clears; None if it clears nothing."""
+        match start.recovery:
+            case RecoveryKind.RETRY:
+                return None
             case RecoveryKind.CLEAR_TASK:
-                cleared: tuple[str, ...] | None = (str(job.task_id),)
+                return (str(start.task_id),)
             case RecoveryKind.CLEAR_DOWNSTREAM:
-                cleared = run.with_downstream(str(job.task_id))
+                return run.with_downstream(str(start.task_id))
             case _:
-                cleared = None
-        self._clock.advance(DAY_S if job.recovery is RecoveryKind.CLEAR_RUN_DAY_LATER else CLEARED_S)
-        self._stale = self._left_by(job.world, cleared)
+                return tuple(sorted(run.dag.task_dict))
+
+    def _report_death(
+        self, run: scheduling.Run, start: Start, drive: Callable[..., str], cleared: tuple[str, ...] | None
+    ) -> None:
+        assert start.task_id is not None, "only a task's worker can crash"
+        self._clock.advance(DETECTED_S)
+        died = run.report_death(start.task_id, start.map_index)
+        if cleared is not None and died == "failed" and not run.is_finished_but_for(cleared):
+            drive(may_jump=False)  # what does not hang on the dead task still runs
+
+    def _clear(self, run: scheduling.Run, start: Start, cleared: tuple[str, ...]) -> None:
+        is_day_later = start.recovery is RecoveryKind.CLEAR_RUN_DAY_LATER
+        self._clock.advance(DAY_S if is_day_later else CLEARED_S)
+        self._stale = self._left_by(start.world, cleared)
         run.clear(cleared)
 
-    def _clear_rest(self, run: scheduling.Run, attempt: Callable[..., None], job: RecoverJob) -> str:
+    def _clear_rest(self, run: scheduling.Run, drive: Callable[..., str]) -> str:
         """Clear what the failed task took down with it, as a person does who wants the run to end well.
 
         Airflow leaves `upstream_failed` tasks alone when the task above them is cleared (apache/airflow#52640).
         """
-        states = run.task_states()
-        if "failed" in states.values():
-            return "failed"
         self._clock.advance(CLEARED_S)
         run.clear(None, only_failed=True)
-        return self._drive(run, attempt, job.keeps_log)
+        return drive(may_jump=True)
 
-    def _left_by(self, world: WorldState, cleared: tuple[str, ...] | None) -> Callable[[str, str], bool]:
+    def _left_by(self, world: WorldState, cleared: tuple[str, ...]) -> Callable[[str, str], bool]:
         """Tells whether an XCom that is read now was left by an attempt that has been cleared and not run again."""
         before = {key: row for key, row in world.rows.items() if key[0] == "xcom"}
 
         def is_stale(task_id: str, key: str) -> bool:
-            if cleared is not None and task_id not in cleared:
+            if task_id not in cleared:
                 return False
-            rows = self._metadata.rows
             return any(
-                rows.get(rowkey) == row and {task_id, key} <= set(row) for rowkey, row in before.items()
+                self._metadata.row(rowkey) == row and {task_id, key} <= set(row)
+                for rowkey, row in before.items()
             )
 
         return is_stale
 
     # --- the loop -----------------------------------------------------------------------------
 
-    def _drive(self, run: scheduling.Run, attempt: Callable[..., None], keeps_log: bool) -> str:
-        """Let the scheduler and the workers take turns until the DagRun ends; its state, `stuck` if nothing can go on."""
+    def _drive(
+        self, run: scheduling.Run, attempt: Callable[..., None], keeps_log: bool, *, may_jump: bool
+    ) -> str:
+        """Let the scheduler and the workers take turns until the DagRun ends; its state, `stuck` if nothing can go on.
+
+        With `may_jump` it stops where it is known how the run goes on: `self._ending` is then set.
+        """
         seen: dict[str, str] = {}
         for _ in range(MAX_TURNS):
             state, queued = run.step()
             self._journal.scheduler_turned()
+            if queued and may_jump and self._arrive(run.dag.dag_id):
+                return "jumped"
             for task in queued:
                 attempt(run, task, keeps_log)
             if queued:
@@ -247,6 +304,23 @@ class Engine:
                 return "stuck"
             seen = states
         return "stuck"
+
+    def _arrive(self, dag_id: str) -> bool:
+        """Take note of the situation; whether it is known how it goes on."""
+        situation = self._situation(dag_id)
+        self._ending = self._endings.get(situation)
+        self._situations.setdefault(situation, len(self._journal.attempts))
+        return self._ending is not None
+
+    def _situation(self, dag_id: str) -> str:
+        """A digest of all that the rest of the run depends on: files, what Airflow knows, the day."""
+        digest = hashlib.blake2b(repr(self._clock.now.date()).encode(), digest_size=16)
+        for path, node in sorted(self._files.state.items()):
+            digest.update(f"{path} {node.kind} {node.mode} {len(node.content)} ".encode())
+            digest.update(node.content)
+        for part in inputs.situation(self._metadata, dag_id):
+            digest.update(repr(part).encode())
+        return digest.hexdigest()
 
     def _attempt_of(self, job: RecordJob | RecoverJob, bag: Any) -> Callable[..., None]:
         """Runs one attempt of a queued task of the job's DAG."""
@@ -282,7 +356,7 @@ class Engine:
             try_number=task.try_number,
             started=self._clock.now,
         )
-        answers = Answers(task.id, on_effect=journal.metadata_changed, on_read=self._on_xcom_read)
+        answers = Answers(task.id, on_effect=journal.metadata_changed, is_stale=self._stale)
         attempt = attempts.Attempt(task, answers)
         opened.may_retry = attempt.may_retry
         journal.metadata_changed("state", "running")
@@ -304,8 +378,8 @@ class Engine:
                 exit_code=exit_code,
                 executed_lines=executed,
                 failed_operations=tuple(opened.failed_operations),
-                xcom_reads=tuple(opened.xcom_reads),
-                stale_xcom_reads=tuple(opened.stale_xcom_reads),
+                xcom_reads=tuple(answers.reads),
+                stale_xcom_reads=tuple(name for name, is_stale in answers.reads.items() if is_stale),
                 error=self._sources.describe(error) if error is not None else "",
                 missing_input=attempts.missing_input(error),
                 log=printed.getvalue() if keeps_log else "",
@@ -375,10 +449,6 @@ class Engine:
             )
         )
 
-    def _on_xcom_read(self, name: str) -> None:
-        task_id, _, key = name.partition("/")
-        self._journal.xcom_read(name, self._stale(task_id, key))
-
     # --- the world ----------------------------------------------------------------------------
 
     def _begin(self, world: WorldState, seed: str) -> None:
@@ -392,8 +462,18 @@ class Engine:
         self._seed = seed
         self._entropy.seed(seed)
         self._stale = lambda task_id, key: False
+        self._ending = None
+        self._situations = {}
         self._journal = Journal(self._sources, self._metadata.capture)
         self._files.begin(self._journal.file_changed, self._journal.operation_failed)
+
+    def _stored_run(self, dag_id: str) -> scheduling.Run:
+        """The run of a stored DAG, which is read anew only if another DAG of that id has been stored."""
+        stored = self._metadata.table("serialized_dag")
+        known = self._runs.get(dag_id)
+        if known is None or known[0] != stored:
+            known = self._runs[dag_id] = stored, scheduling.Run(dag_id)
+        return known[1]
 
     def _world(self) -> WorldState:
         self._metadata.capture()
@@ -404,6 +484,7 @@ class Engine:
 
         The hook is given the DAG of a parse whose effects are undone first.
         """
+        self._endings = {}
         self._begin(self._base, job.seed)
         bag = self._parse(job.dag.file, job.folder)
         dag = None if isinstance(bag, str) else bag.dags.get(job.dag.dag_id)
@@ -414,7 +495,7 @@ class Engine:
 
     def _parse(self, file: str, folder: str) -> Any:
         """The DagBag of a file, parsed as the DAG processor does; the reason as text if that process would have ended."""
-        answers = Answers(None, on_effect=self._journal.metadata_changed, on_read=self._on_xcom_read)
+        answers = Answers(None, on_effect=self._journal.metadata_changed)
         try:
             with self._guard.up(), cpu_bound(ATTEMPT_CPU_S, self._out_of_time), attempts.supervised_by(answers):
                 return self._load_bag(file, folder)

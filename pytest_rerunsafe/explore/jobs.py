@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -42,11 +43,9 @@ class RecordJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RecoverJob:
-    """Restore a state, recover as a scheduler or a person would, run to the end; the result is an `Outcome`."""
+class Start:
+    """What a recovery starts from."""
 
-    dag: DagInfo
-    folder: str
     world: WorldState
     task_id: str | None
     """None: the recovery concerns the whole run."""
@@ -54,6 +53,19 @@ class RecoverJob:
     is_crash: bool
     """Whether the task's worker has just died in that state."""
     recovery: RecoveryKind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecoverJob:
+    """Restore a state, recover as a scheduler or a person would, run to the end, for each start; the result is a
+    tuple of `Outcome`.
+    """
+
+    dag: DagInfo
+    folder: str
+    starts: tuple[Start, ...]
+    clean: Mapping[str, int]
+    """`Recording.situations`: a recovery that gets into one of them goes on as the clean run did."""
     seed: str
     keeps_log: bool = False
 

@@ -23,8 +23,6 @@ class OpenAttempt:
     started: datetime
     may_retry: bool = False
     failed_operations: list[str] = field(default_factory=list)
-    xcom_reads: list[str] = field(default_factory=list)
-    stale_xcom_reads: list[str] = field(default_factory=list)
 
 
 class Journal:
@@ -94,15 +92,6 @@ class Journal:
         operation = f"{kind}:{path}"
         if self.current is not None and operation not in self.current.failed_operations:
             self.current.failed_operations.append(operation)
-
-    def xcom_read(self, name: str, is_stale: bool) -> None:
-        """A task found an XCom, `task_id/key`."""
-        if self.current is None:
-            return
-        if name not in self.current.xcom_reads:
-            self.current.xcom_reads.append(name)
-        if is_stale and name not in self.current.stale_xcom_reads:
-            self.current.stale_xcom_reads.append(name)
 
     def blocked(self, obstacle: Obstacle) -> None:
         """Something keeps us from a verdict; each is kept once."""

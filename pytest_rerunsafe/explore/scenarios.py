@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from ..model import (
     Attempt,
@@ -16,7 +17,7 @@ from ..model import (
     Scenario,
     WorldState,
 )
-from .jobs import RecoverJob
+from .jobs import RecoverJob, Start
 from .points import explore
 
 _CLEARS = (
@@ -147,19 +148,36 @@ def _rerun_trial(dag: DagInfo, recording: Recording, task_id: str, recovery: Rec
     return Trial(scenario=scenario, world=recording.final)
 
 
-def job_of(trial: Trial, dag: DagInfo, folder: str, *, keeps_log: bool = False) -> RecoverJob:
-    """The job that tries it."""
-    scenario = trial.scenario
-    return RecoverJob(
-        dag=dag,
-        folder=folder,
+CHUNK = 3
+"""States per job: enough that what they have in common is run once, few enough that every core has work."""
+
+
+def jobs_of(
+    trials: Sequence[Trial], dag: DagInfo, folder: str, clean: Mapping[str, int], *, keeps_log: bool = False
+) -> list[RecoverJob]:
+    """The jobs that try them, in order. How they are split depends on nothing but the trials."""
+    by_state = [tuple(group) for _, group in groupby(trials, key=lambda trial: id(trial.world))]
+    chunks = [by_state[start : start + CHUNK] for start in range(0, len(by_state), CHUNK)]
+    return [
+        RecoverJob(
+            dag=dag,
+            folder=folder,
+            starts=tuple(_start_of(trial) for group in chunk for trial in group),
+            clean=clean,
+            seed="recovery",
+            keeps_log=keeps_log,
+        )
+        for chunk in chunks
+    ]
+
+
+def _start_of(trial: Trial) -> Start:
+    return Start(
         world=trial.world,
-        task_id=scenario.task_id or None,
-        map_index=scenario.map_index,
+        task_id=trial.scenario.task_id or None,
+        map_index=trial.scenario.map_index,
         is_crash=trial.state is not None,
-        recovery=scenario.recovery,
-        seed="recovery",
-        keeps_log=keeps_log,
+        recovery=trial.scenario.recovery,
     )
 
 

@@ -226,8 +226,8 @@ def _rows(clean: Sequence[str], rerun: Sequence[str]) -> list[_Row]:
 def _side_by_side(rows: Sequence[_Row], heads: tuple[str, str], room: int) -> list[str]:
     """Two columns; empty if they don't fit."""
     shown = [(clean or "", rerun or "") for clean, rerun in rows[:_SHOWN_ROWS]]
-    left = max((_cells(clean) for clean, _ in (heads, *shown)), default=0)
-    right = max((_cells(rerun) for _, rerun in (heads, *shown)), default=0)
+    left = max(_cells(clean) for clean, _ in (heads, *shown))
+    right = max(_cells(rerun) for _, rerun in (heads, *shown))
     if not rows or left + len(" | ") + right > room:
         return []
     lines = [f"{_padded(clean, left)} | {rerun}".rstrip() for clean, rerun in (heads, *shown)]

@@ -20,6 +20,11 @@ BLOCK_SIZE = 4096
 """What file systems on Linux report as st_blksize: the size of CPython's binary buffer."""
 
 
+def is_ours(fd: object) -> bool:
+    """Whether a descriptor is one of the fake file system."""
+    return isinstance(fd, int) and fd >= FIRST_DESCRIPTOR
+
+
 class OpenFile:
     """An open file description: the inode, the position and what may be done."""
 
@@ -49,7 +54,7 @@ class Descriptors:
         self._free: list[int] = []
 
     def __contains__(self, fd: object) -> bool:
-        return isinstance(fd, int) and fd >= FIRST_DESCRIPTOR
+        return is_ours(fd)
 
     def get(self, fd: int) -> OpenFile:
         file = self._files.get(fd)

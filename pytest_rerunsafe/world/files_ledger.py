@@ -70,11 +70,6 @@ class Ledger:
                 self._held[below] = child
             self._touch(below)
 
-    def linked(self, path: str, inode: FakeFile) -> None:
-        """The inode got a second name: from now on both are ours."""
-        inode.is_modified = True
-        self.entered(path, inode)
-
     def changed(self, inode: FakeFile) -> None:
         """Permissions or times of the inode changed."""
         for path in self.paths_of(inode):
@@ -210,7 +205,7 @@ class Ledger:
         return inode is not None and inode.stat_result.st_nlink > 1 and not isinstance(inode, FakeDirectory)
 
     def _with_contents(self, differing: set[str], wanted: Files) -> set[str]:
-        """The paths with all those below a directory that cannot stay, for they go with it."""
+        """The paths with all those below a directory that is put in place of what stands there."""
         going = [f"{path}/" for path in sorted(differing) if self._is_going(path, wanted.get(path))]
         if not going:
             return differing
@@ -218,6 +213,8 @@ class Ledger:
         return differing | {path for path in {*self._nodes, *wanted} if path.startswith(prefixes)}
 
     def _is_going(self, path: str, node: Node | None) -> bool:
+        if node is None and path in self._gone:
+            return True  # What was mounted there comes back with all that was mounted below.
         inode = self._tree.standing(path)
         return isinstance(inode, FakeDirectory) and not _can_stay(inode, path, node)
 
@@ -232,6 +229,7 @@ class Ledger:
         detach(self._tree.parent_of(path), os.path.basename(path))
 
     def _put(self, path: str, node: Node | None) -> None:
+        self._take_away(path, node)  # A folder that was put back has brought its contents.
         if node is None:
             self._put_back(path)
         elif node.kind is not NodeKind.ABSENT:
@@ -249,8 +247,8 @@ class Ledger:
             put_on(node_of(self._tree.mounted(path)), inode)
             inode.is_modified = False
         elif path in self._gone:
-            self._gone.discard(path)
             attach(self._tree.parent_of(path), os.path.basename(path), self._tree.mounted(path))
+        self._gone.discard(path)
 
     def _put_in(self, path: str, node: Node) -> None:
         inode = self._tree.standing(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _io
 import errno
 import io
 import mmap
@@ -16,8 +17,10 @@ from typing import Any
 from pyfakefs.fake_filesystem import set_gid, set_uid
 from pyfakefs.fake_filesystem_unittest import Patcher
 
+from pytest_rerunsafe.world.buffers import is_ours
 from pytest_rerunsafe.world.files_calls import Calls
-from pytest_rerunsafe.world.files_os import WorldCoreIo, WorldFcntl, WorldIo, WorldOs, is_ours
+from pytest_rerunsafe.world.files_io import WorldCoreIo, WorldFcntl, WorldIo
+from pytest_rerunsafe.world.files_os import WorldOs
 from pytest_rerunsafe.world.files_tree import USER
 
 OnUnsupported = Callable[[str], None]
@@ -25,7 +28,14 @@ OnUnsupported = Callable[[str], None]
 
 _OWN = tuple(
     f"pytest_rerunsafe.world.{name}"
-    for name in ("buffers", "files", "files_calls", "files_ledger", "files_os", "files_patches", "files_tree")
+    for name in (
+        "buffers",
+        "files",
+        *(
+            f"files_{part}"
+            for part in ("calls", "descriptors", "entries", "io", "ledger", "os", "patches", "tree")
+        ),
+    )
 )
 _IMPORTING = ("_frozen_importlib", "_frozen_importlib_external", "importlib._bootstrap_external", "zipimport")
 _REAL = types.SimpleNamespace(open=io.open)
@@ -75,6 +85,7 @@ class Patches:
             self._set(module, "open", _REAL.open)
         self._set(mmap, "mmap", self._mmap_class())
         self._set(tempfile, "tempdir", "/tmp")
+        self._set_module("_io", _io)  # CPython's own import of code opens files through this name.
         self._set_module("os.path", patcher.fake_modules["os"].path)
         return patcher.calls
 

@@ -27,10 +27,9 @@ Restore: TypeAlias = Callable[[], None]
 """Puts back what it has taken note of."""
 
 _NAMESPACES = (
-    "builtins sys os posix posixpath io _io pathlib shutil tempfile glob time datetime random uuid secrets "
-    "json json.encoder json.decoder csv math hashlib sqlite3 socket subprocess threading logging warnings "
-    "signal locale decimal gc copy pickle platform getpass urllib.request asyncio.events pendulum requests "
-    "requests.api"
+    "builtins sys os posixpath io pathlib shutil tempfile time datetime random uuid secrets json json.encoder "
+    "json.decoder csv sqlite3 socket subprocess threading logging warnings signal locale decimal pickle "
+    "urllib.request asyncio.events pendulum requests requests.api"
 )
 """Modules that task code changes in place: `json.dumps = ...`, `builtins.open = ...`."""
 _CLASSES = ("json.encoder.JSONEncoder", "json.decoder.JSONDecoder", "threading.Thread", "pathlib.Path")
@@ -217,7 +216,7 @@ def _keep_warnings() -> Restore:
 
 def _keep_logging() -> Restore:
     manager, disabled = logging.root.manager, logging.root.manager.disable
-    known = {name: _logger_state(logger) for name, logger in _loggers()}
+    known = {name: _copied(_logger_state(logger)) for name, logger in _loggers()}
 
     def restore() -> None:
         manager.disable = disabled
@@ -242,7 +241,11 @@ def _loggers() -> list[tuple[str, logging.Logger]]:
 
 
 def _logger_state(logger: logging.Logger) -> _LoggerState:
-    return (logger.level, bool(logger.propagate), logger.disabled, logger.handlers[:], logger.filters[:])
+    return (logger.level, logger.propagate, logger.disabled, logger.handlers, logger.filters)
+
+
+def _copied(state: _LoggerState) -> _LoggerState:
+    return (*state[:3], state[3][:], state[4][:])
 
 
 def _set_logger(logger: logging.Logger, state: _LoggerState) -> None:
