@@ -290,8 +290,34 @@ class Study:
         )
 
     def _findings(self, cases: Sequence[Case]) -> tuple[Finding, ...]:
-        bad = [case for case in cases if case.is_bad]
-        return fold([self._judge.finding(case, _same_day_is_fine(case, cases)) for case in bad])
+        return fold(
+            [
+                self._judge.finding(case, _same_day_is_fine(case, cases), blames_crash=self._blames_crash(case))
+                for case in cases
+                if case.is_bad
+            ]
+        )
+
+    def _blames_crash(self, case: Case) -> bool:
+        """Whether it took the crash: the same clear of a run that had ended well does no harm."""
+        scenario = case.scenario
+        if case.state is None:
+            return False
+        without = [
+            other
+            for other in self._cases_without_crash
+            if other.scenario.recovery is scenario.recovery and other.scenario.task_id in (scenario.task_id, "")
+        ]
+        return scenario.recovery is RecoveryKind.RETRY or not any(other.is_bad for other in without)
+
+    @cached_property
+    def _cases_without_crash(self) -> tuple[Case, ...]:
+        trials = rerun_trials(self._dag, self._reference)
+        return tuple(
+            self._judge.case(trial.scenario, None, outcome)
+            for trial, outcome in zip(trials, self._try(trials), strict=True)
+            if isinstance(outcome, Outcome)
+        )
 
     def _result(self, check: str, verdict: Verdict, **details: Any) -> CheckResult:
         return CheckResult(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _pyio
+import _pyio  # type: ignore[import-not-found]
 import builtins
 import csv
 import functools
@@ -309,8 +309,10 @@ class Killer:
         return watch
 
 
-CALLS = ("chmod", "ftruncate", "link", "mkdir", "open", "pwrite", "rename", "replace", "remove", "rmdir")
-CALLS += ("sendfile", "symlink", "truncate", "unlink", "write")
+CALLS = (
+    *("chmod", "ftruncate", "link", "mkdir", "open", "pwrite", "rename", "replace", "remove", "rmdir"),
+    *("sendfile", "symlink", "truncate", "unlink", "write"),
+)
 
 
 class SortedScan:
@@ -340,7 +342,7 @@ def watch_disk(killer: Killer) -> None:
 
     for name in ("BufferedReader", "BufferedWriter", "BufferedRandom", "TextIOWrapper"):
         setattr(_pyio, name, getattr(io, name))
-    _pyio.FileIO = WatchedFile  # type: ignore[misc]
+    _pyio.FileIO = WatchedFile
     real_open, python_open = io.open, _pyio.open
     for name in CALLS:
         setattr(os, name, killer.watched(getattr(os, name)))
@@ -350,9 +352,9 @@ def watch_disk(killer: Killer) -> None:
     def open_watched(*arguments: Any, **keywords: Any) -> Any:
         return (real_open if killer._is_looking else python_open)(*arguments, **keywords)
 
-    _pyio.open = open_watched  # type: ignore[assignment]
-    io.open = open_watched  # type: ignore[assignment]
-    builtins.open = open_watched  # type: ignore[assignment]
+    _pyio.open = open_watched
+    io.open = open_watched
+    builtins.open = open_watched
     accessor = getattr(sys.modules["pathlib"], "_NormalAccessor", None)
     for name in (*CALLS, "open") if accessor else ():
         if name in vars(accessor):
@@ -392,7 +394,7 @@ def reconstructed_states(program: Callable[[], None], folder: Path) -> list[Snap
         store.begin(lambda kind, target, changes: effects.append(changes), lambda kind, path: None)
         run(program, folder)
         store.end()
-        states = [dict(store.state)] if not effects else []
+        states: list[Files] = [] if effects else [store.state]
         folded: Files = {}
         for changes in effects:
             folded = apply(folded, changes)

@@ -105,11 +105,14 @@ IMPORTED = "\nraise SystemExit('a DAG file was imported into the process of pyte
 class Project:
     """A project on disk, and pytest run on it."""
 
-    def __init__(self, pytester: pytest.Pytester) -> None:
+    def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
         self.pytester = pytester
         self.path = pytester.path
         pytester.makepyfile(fake_check=FAKE_CHECK)
         pytester.syspathinsert()
+        # For the workers of pytest-xdist, which start afresh.
+        path = os.environ.get("PYTHONPATH")
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(self.path), *([path] if path else [])]))
 
     def write(self, name: str, text: str) -> Path:
         file = self.path / name
@@ -139,7 +142,7 @@ class Project:
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Project:
     for name in ("AIRFLOW__CORE__DAGS_FOLDER", "PYTEST_ADDOPTS", "FAKE_NO_AIRFLOW"):
         monkeypatch.delenv(name, raising=False)
-    return Project(pytester)
+    return Project(pytester, monkeypatch)
 
 
 def usage_error(result: pytest.RunResult) -> str:
@@ -427,8 +430,8 @@ def test_the_user_is_told_where_the_dag_files_are_from(project: Project) -> None
     [
         (
             ["some_folder"],
-            "--rerun-safety: no DAG file in 'some_folder'; also looked at `dags` in pyproject.toml (not set), "
-            "AIRFLOW__CORE__DAGS_FOLDER (not set), ./dags (does not exist)\nA DAG file is a .py file that ",
+            "--rerun-safety: no DAG file in 'some_folder'; "
+            "also looked at `dags` in pyproject.toml (not set), AIRFLOW__CORE__DAGS_FOLDER (not set), ./dags (does not exist)\nA DAG file is a .py file that ",
         ),
         ([], "--rerun-safety: no DAG file; also looked at `dags` in pyproject.toml (not set), "),
         (["no_such_folder"], "file or directory not found: no_such_folder"),
@@ -458,7 +461,10 @@ def test_what_keeps_airflow_away_is_told(project: Project, monkeypatch: pytest.M
 # --- settings of DAGs that are not there --------------------------------------------------------
 
 
-UNKNOWN = "rerun-safety.toml: settings for unknown DAGs: no DAG 'ordrs', did you mean 'orders'?; DAGs: items, orders"
+UNKNOWN = (
+    "rerun-safety.toml: settings for unknown DAGs: "
+    "no DAG 'ordrs', did you mean 'orders'?; DAGs: items, orders"
+)
 
 
 def with_a_typo(project: Project) -> Project:
@@ -705,7 +711,7 @@ def test_the_checker_is_made_anew_for_a_conftest_that_it_cannot_know(project: Pr
     prepares(project, "tests")
     project.write("tests/test_x.py", "def test_x(): pass")
     project.run().assert_outcomes(passed=3)
-    # Finding the files took the first; the conftest.py beside b.py came later, that of the tests is no matter.
+    # Finding the files took the first; conftest.py of b.py came later, that of the tests is no matter.
     assert project.calls() == [
         "new",
         "load a.py",

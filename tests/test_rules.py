@@ -121,6 +121,12 @@ def test_a_marker_that_became_durable_before_the_output_was_begun_announces_noth
     assert classify(found) is Rule.PARTIAL_OUTPUT_ACCEPTED
 
 
+def test_an_output_that_was_left_in_part_itself_announces_nothing() -> None:
+    left = {CSV: b"", OTHER: TABLE[:40]}
+    found = evidence({CSV: TABLE, OTHER: TABLE}, left, left, CSV, OTHER, OTHER)
+    assert classify(found) is Rule.PARTIAL_OUTPUT_ACCEPTED
+
+
 def test_an_xcom_announces_nothing() -> None:
     left = {CSV: b"", "xcom:load/return_value": b"10"}
     clean = {CSV: TABLE, "xcom:load/return_value": b"10"}
@@ -250,6 +256,11 @@ def test_duplicates_explain_the_totals_made_of_them() -> None:
     assert classify(found) is Rule.DUPLICATE_OUTPUT
 
 
+def test_duplicates_count_for_more_than_an_xcom_that_is_missing() -> None:
+    found = evidence({CSV: TABLE, "xcom:t/k": b"10"}, {CSV: TABLE * 2})
+    assert classify(found) is Rule.DUPLICATE_OUTPUT
+
+
 def test_the_same_content_under_a_second_name() -> None:
     clean = {"file:/d/out_try1.csv": TABLE}
     rerun = {"file:/d/out_try1.csv": TABLE, "file:/d/out_try2.csv": TABLE}
@@ -287,6 +298,13 @@ def test_a_key_of_a_dead_attempt() -> None:
     )
 
 
+def test_a_value_of_a_dead_attempt_that_the_rerun_kept() -> None:
+    total = "file:/d/total.json"
+    crash = {CSV: TABLE[:40], total: b'{"n": 5}'}
+    clean = {CSV: TABLE, total: b'{"n": 10}'}
+    assert classify(evidence(clean, clean | {total: b'{"n": 5}'}, crash, CSV, total)) is Rule.STALE_OUTPUT
+
+
 def test_an_extra_record_of_unknown_origin_is_no_remains() -> None:
     assert (
         classify(evidence({CSV: TABLE}, {CSV: TABLE + b"77,new\n"}, {CSV: TABLE[:40]})) is Rule.WRONG_OUTPUT
@@ -303,6 +321,7 @@ def test_an_extra_record_of_unknown_origin_is_no_remains() -> None:
         (CKPT, b'{"total": 30}', b'{"total": 3}'),
         (CKPT, b"[30, 40]", b"[3, 40]"),
         (CKPT, b"3", b"33"),
+        (CKPT, b"[1, 100, 5]", b"[1100, 5]"),
         ("xcom:t/k", b"12", b"1"),
         ("file:/d/x.txt", b"count 1\n", b"count 11\n"),
         ("file:/d/x.txt", b"count 10\n", b"count 1\n"),

@@ -102,16 +102,18 @@ class Judge:
         differences = () if rerun == self._clean else diff_outputs(self._clean, rerun, self._volatility)
         return Case(scenario=scenario, state=state, outcome=outcome, differences=differences)
 
-    def finding(self, case: Case, same_day_is_fine: bool | None) -> Finding:
-        """What a bad case says."""
+    def finding(self, case: Case, same_day_is_fine: bool | None, *, blames_crash: bool) -> Finding:
+        """What a bad case says. Without a crash to blame, it is the task that makes the output, not the one cleared."""
         evidence = self._evidence(case, same_day_is_fine)
-        where = self._where(case)
         scenario = case.scenario
+        names = {difference.output for difference in case.differences}
+        where = self._where_it_died(case.state) if blames_crash else self._first_effect_on(names)
+        task_id = scenario.task_id if blames_crash else self._writer(names) or scenario.task_id
         last, following = self._effects_around(case.state)
         return Finding(
             rule=classify(evidence),
             dag_id=scenario.dag_id,
-            task_id=scenario.task_id or self._writer(case.differences),
+            task_id=task_id,
             map_index=scenario.map_index,
             crash_point=scenario.crash_point,
             crash_kind=scenario.crash_kind,
@@ -181,25 +183,21 @@ class Judge:
 
     # --- blame --------------------------------------------------------------------------------
 
-    def _where(self, case: Case) -> Location:
-        if case.state is not None:
-            point = case.state.point
-            nearby = [
-                self._recording.effects[point.effect],
-                *self._following(point.attempt, point.effect)[:1],
-            ]
-            return next((effect.stack[0] for effect in nearby if effect.stack), self._dag)
-        return self.first_effect_on({difference.output for difference in case.differences})
+    def _where_it_died(self, state: CrashState | None) -> Location:
+        assert state is not None, "only a crash can be blamed"
+        point = state.point
+        nearby = [self._recording.effects[point.effect], *self._following(point.attempt, point.effect)[:1]]
+        return next((effect.stack[0] for effect in nearby if effect.stack), self._dag)
 
-    def first_effect_on(self, names: set[str]) -> Location:
+    def _first_effect_on(self, names: set[str]) -> Location:
         """The line that first changed one of these outputs in the clean run; the DAG's if none did."""
         for effect in self._recording.effects:
             if effect.stack and effect.attempt is not None and names & set(_outputs_of_effect(effect)):
                 return effect.stack[0]
         return self._dag
 
-    def _writer(self, differences: Sequence[Difference]) -> str:
-        names = {difference.output for difference in differences}
+    def _writer(self, names: set[str]) -> str:
+        """The task that first changed one of these outputs in the clean run; empty if none did."""
         for effect in self._recording.effects:
             if effect.attempt is not None and names & set(_outputs_of_effect(effect)):
                 return self._recording.outcome.attempts[effect.attempt].task_id

@@ -263,11 +263,11 @@ def _contents(outputs: Outputs) -> frozenset[bytes]:
 
 
 def _holds_remains(evidence: Evidence, name: str) -> bool:
-    """More than after a clean run, all of which an earlier attempt had left."""
+    """What a clean run does not make, all of which an earlier attempt had left."""
     if name not in evidence.clean:
         return name in evidence.crash
     changes = _changes(evidence, name)
-    if changes is None or not changes.foreign or changes.missing:
+    if changes is None or not changes.foreign:
         return False
     return frozenset(changes.foreign) <= _left_records(evidence)
 

@@ -1,4 +1,4 @@
-"""What user code gets for `os`: arguments as CPython takes them, then a system call; `files_io` has the rest."""
+"""What user code gets for `os`: arguments as CPython takes them, then a system call; no state here."""
 
 from __future__ import annotations
 

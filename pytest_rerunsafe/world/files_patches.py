@@ -101,7 +101,7 @@ class Patches:
         filesystem = patcher.fs
         assert filesystem is not None
         filesystem.root._entries.clear()
-        filesystem.root.home = "/"  # type: ignore[attr-defined]
+        filesystem.root.home = "/"
         filesystem.shuffle_listdir_results = False
         filesystem.umask = 0o022
         for name in ("exists", "isdir", "isfile", "islink"):
