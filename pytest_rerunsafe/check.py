@@ -290,25 +290,19 @@ class Study:
         )
 
     def _findings(self, cases: Sequence[Case]) -> tuple[Finding, ...]:
+        blamed = [self._of_crash(case) if case.state is not None and case.is_bad else case for case in cases]
         return fold(
-            [
-                self._judge.finding(case, _same_day_is_fine(case, cases), blames_crash=self._blames_crash(case))
-                for case in cases
-                if case.is_bad
-            ]
+            [self._judge.finding(case, _same_day_is_fine(case, cases)) for case in blamed if case.is_bad]
         )
 
-    def _blames_crash(self, case: Case) -> bool:
-        """Whether it took the crash: the same clear of a run that had ended well does no harm."""
+    def _of_crash(self, case: Case) -> Case:
+        """The case without what the same clear does to other tasks' outputs when nothing has crashed."""
         scenario = case.scenario
-        if case.state is None:
-            return False
-        without = [
-            other
-            for other in self._cases_without_crash
-            if other.scenario.recovery is scenario.recovery and other.scenario.task_id in (scenario.task_id, "")
-        ]
-        return scenario.recovery is RecoveryKind.RETRY or not any(other.is_bad for other in without)
+        for other in self._cases_without_crash if scenario.recovery is not RecoveryKind.RETRY else ():
+            same = (other.scenario.recovery, other.scenario.task_id or scenario.task_id)
+            if same == (scenario.recovery, scenario.task_id):
+                return self._judge.without(case, other)
+        return case
 
     @cached_property
     def _cases_without_crash(self) -> tuple[Case, ...]:

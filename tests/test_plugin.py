@@ -110,7 +110,6 @@ class Project:
         self.path = pytester.path
         pytester.makepyfile(fake_check=FAKE_CHECK)
         pytester.syspathinsert()
-        # For the workers of pytest-xdist, which start afresh.
         path = os.environ.get("PYTHONPATH")
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(self.path), *([path] if path else [])]))
 
@@ -126,7 +125,9 @@ class Project:
         return self.write(name, "\n".join(["import airflow", *lines, extra, IMPORTED]))
 
     def run(self, *args: str) -> pytest.RunResult:
-        return self.pytester.runpytest_inprocess("-p", "fake_check", "--rerun-safety", *args)
+        """In this process, unless pytest-xdist shares it out: its workers only know what a fresh process does."""
+        run = self.pytester.runpytest_subprocess if "-n" in args else self.pytester.runpytest_inprocess
+        return run("-p", "fake_check", "--rerun-safety", *args)
 
     def ids(self, *args: str) -> list[str]:
         """The items that pytest would run."""
@@ -431,7 +432,8 @@ def test_the_user_is_told_where_the_dag_files_are_from(project: Project) -> None
         (
             ["some_folder"],
             "--rerun-safety: no DAG file in 'some_folder'; "
-            "also looked at `dags` in pyproject.toml (not set), AIRFLOW__CORE__DAGS_FOLDER (not set), ./dags (does not exist)\nA DAG file is a .py file that ",
+            "also looked at `dags` in pyproject.toml (not set), "
+            "AIRFLOW__CORE__DAGS_FOLDER (not set), ./dags (does not exist)\nA DAG file is a .py file that ",
         ),
         ([], "--rerun-safety: no DAG file; also looked at `dags` in pyproject.toml (not set), "),
         (["no_such_folder"], "file or directory not found: no_such_folder"),

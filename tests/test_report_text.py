@@ -502,6 +502,8 @@ def test_verbose_adds_what_was_tried_and_the_notes() -> None:
         "  Note: ids too"
     )
     assert text_of_check(result(Verdict.SAFE, coverage=COVERAGE), verbose=True).count("\n") == 0
+    noted = result(Verdict.SAFE, notes=("times are masked",))
+    assert text_of_check(noted, verbose=True) == "safe\n\n  Note: times are masked"
     filling = result(Verdict.UNSAFE, findings=(FINDING,), reason="a " * 70, notes=("a " * 70,))
     for width in (60, 90):
         lines = text_of_check(filling, verbose=True, width=width).split("\n")

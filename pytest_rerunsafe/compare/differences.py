@@ -13,7 +13,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Protocol, TypeAlias
 
-from pytest_rerunsafe.model import Difference, Output
+from ..model import Difference, Output
 
 Outputs: TypeAlias = Mapping[str, Output]
 

@@ -102,13 +102,21 @@ class Judge:
         differences = () if rerun == self._clean else diff_outputs(self._clean, rerun, self._volatility)
         return Case(scenario=scenario, state=state, outcome=outcome, differences=differences)
 
-    def finding(self, case: Case, same_day_is_fine: bool | None, *, blames_crash: bool) -> Finding:
-        """What a bad case says. Without a crash to blame, it is the task that makes the output, not the one cleared."""
+    def without(self, case: Case, other: Case) -> Case:
+        """The case less the differences that another shows too, on outputs of tasks other than the crashed one."""
+        shared = {difference.output for difference in other.differences}
+        kept = [d for d in case.differences if d.output not in shared or self._writer({d.output}) == case.scenario.task_id]
+        return replace(case, differences=tuple(kept))
+
+    def finding(self, case: Case, same_day_is_fine: bool | None) -> Finding:
+        """What a bad case says. Without a crash, the task that makes the output is to blame, not the one cleared."""
         evidence = self._evidence(case, same_day_is_fine)
         scenario = case.scenario
         names = {difference.output for difference in case.differences}
-        where = self._where_it_died(case.state) if blames_crash else self._first_effect_on(names)
-        task_id = scenario.task_id if blames_crash else self._writer(names) or scenario.task_id
+        if case.state is not None:
+            where, task_id = self._where_it_died(case.state), scenario.task_id
+        else:
+            where, task_id = self._first_effect_on(names), self._writer(names) or scenario.task_id
         last, following = self._effects_around(case.state)
         return Finding(
             rule=classify(evidence),
@@ -183,8 +191,7 @@ class Judge:
 
     # --- blame --------------------------------------------------------------------------------
 
-    def _where_it_died(self, state: CrashState | None) -> Location:
-        assert state is not None, "only a crash can be blamed"
+    def _where_it_died(self, state: CrashState) -> Location:
         point = state.point
         nearby = [self._recording.effects[point.effect], *self._following(point.attempt, point.effect)[:1]]
         return next((effect.stack[0] for effect in nearby if effect.stack), self._dag)

@@ -7,7 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from pytest_rerunsafe.compare.differences import (
+from ..model import Difference, Rule
+from .differences import (
     Format,
     Outputs,
     RecordChanges,
@@ -17,7 +18,6 @@ from pytest_rerunsafe.compare.differences import (
     records,
     shared_start,
 )
-from pytest_rerunsafe.model import Difference, Rule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,8 @@ from functools import lru_cache
 from itertools import chain
 from typing import Literal, NamedTuple, TypeAlias
 
-from pytest_rerunsafe.compare.differences import (
+from ..model import Difference, Output, Rule
+from .differences import (
     Format,
     Outputs,
     describe,
@@ -19,7 +20,6 @@ from pytest_rerunsafe.compare.differences import (
     header_of,
     records,
 )
-from pytest_rerunsafe.model import Difference, Output, Rule
 
 Kind: TypeAlias = Literal["time", "id"]
 Problem: TypeAlias = tuple[Rule, Difference]
@@ -240,7 +240,8 @@ def _cell_tokens(content: bytes, wanted: _Wanted) -> Iterator[_Token]:
 
 def _delimiter(content: bytes) -> bytes:
     first_line = content.partition(b"\n")[0]
-    return max((b",", b"\t", b";", b"|"), key=first_line.count)
+    # Commas last: of all four they are likeliest inside a cell.
+    return max((b"\t", b";", b"|", b","), key=first_line.count)
 
 
 _STRING = r'"[^"\\]*(?:\\.[^"\\]*)*'
