@@ -189,9 +189,9 @@ class Study:
     def _clean(self) -> CleanRuns:
         jobs = [
             self._record_job(),
-            self._record_job(delay_s=OTHER_CLOCK_S, counts_lines=True),
-            self._record_job(seed="other entropy"),
-            self._record_job(shares_memory=True),
+            self._record_job(delay_s=OTHER_CLOCK_S, counts_lines=True, keeps_effects=False),
+            self._record_job(seed="other entropy", keeps_effects=False),
+            self._record_job(shares_memory=True, keeps_effects=False),
         ]
         return judge_clean_runs(self._dag, self._file, self._run(jobs), self._counting)
 

@@ -219,7 +219,8 @@ class CheckItem(pytest.Item):
             case Verdict.KNOWN if self.config.option.runxfail:
                 self._fail(result)
             case Verdict.KNOWN:
-                pytest.xfail(check_headline(result))
+                # Not `pytest.xfail()`, for its traceback would be shown and tells nothing.
+                raise pytest.xfail.Exception(check_headline(result), pytrace=False)
             case Verdict.UNVERIFIABLE | Verdict.SKIPPED:
                 pytest.skip(check_headline(result))
             case Verdict.SAFE:

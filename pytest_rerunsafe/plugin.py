@@ -85,9 +85,9 @@ def find_dag_files(config: pytest.Config, settings: Settings, bench: Bench) -> F
     try:
         fallbacks = sources(settings, config.rootpath, os.environ)
         files = _dag_files(named, config, bench)
-        source, project = (
-            _project_files(fallbacks, config, bench) if settings.dag or not files else (named, ())
-        )
+        source, project = named, ()
+        if settings.dag or not files:
+            source, project = _project_files(fallbacks, config, bench)
     except (SettingsError, CheckerError) as error:
         raise pytest.UsageError(str(error)) from error
     if not files and not project:
@@ -220,7 +220,7 @@ class DagChecks:
         is_only_dag = file in self._found.files and not _is_test_named(file, self._config)
         return None if is_only_dag else module
 
-    def pytest_collection_modifyitems(self, session: pytest.Session) -> None:
+    def pytest_collection_modifyitems(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         loaded = [self._bench.loaded(file) for file in self._found.project]
         if not loaded or any(file is None or file.error for file in loaded):
             return
@@ -228,6 +228,7 @@ class DagChecks:
         message = unknown_dags(self._settings, known)
         if message is not None:
             self._complain(session, message)
+            items.clear()
 
     def pytest_report_collectionfinish(self) -> str | None:
         if self._config.get_verbosity() < 0 or not self._found.files:
@@ -279,7 +280,12 @@ class DagChecks:
             report.longrepr = (str(path), line + 1, report.longrepr[2])
         return report
 
+    def pytest_sessionfinish(self) -> None:
+        # After this pytest-xdist may end its workers at any moment.
+        self._bench.close()
+
     def pytest_unconfigure(self) -> None:
+        # Where the session never started.
         self._bench.close()
 
 

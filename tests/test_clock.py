@@ -23,6 +23,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_rerunsafe.world import process
 from pytest_rerunsafe.world.clock import Clock
 
 START = datetime(2024, 1, 15, 12, 30, 15, 123456, tzinfo=timezone.utc)
@@ -223,6 +224,33 @@ def test_asyncio_hears_of_threads(clock: Clock) -> None:
 
     assert asyncio.run(main()) == sum(range(500_000))
     assert elapsed(clock) == 0
+
+
+def test_asyncio_reads_what_is_there_before_time_flies(clock: Clock) -> None:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.send(b"x")
+
+    async def main() -> bytes:
+        loop = asyncio.get_running_loop()
+        return await asyncio.wait_for(loop.sock_recv(ours, 1), 1000)
+
+    async def later() -> float:
+        arrived = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().add_reader(
+            ours, lambda: arrived.done() or arrived.set_result(elapsed(clock))
+        )
+        theirs.send(b"y")
+        return float(await asyncio.wait_for(arrived, 1000))
+
+    assert asyncio.run(main()) == b"x"
+    assert asyncio.run(later()) == 0
+    ours.close()
+    theirs.close()
+
+
+def test_our_own_bounds_are_in_real_time(clock: Clock) -> None:
+    assert process._real_now() < time.monotonic() - 10**6
 
 
 def test_the_timeouts_of_sockets_and_select_are_real(clock: Clock) -> None:

@@ -71,6 +71,13 @@ def test_different_seeds_differ_and_equal_ones_agree(one: int | str, other: int 
         assert everything(one) != everything(other)
 
 
+def test_a_number_and_its_text_are_different_seeds(entropy: Entropy) -> None:
+    entropy.seed(1)
+    number = os.urandom(8)
+    entropy.seed("1")
+    assert os.urandom(8) != number
+
+
 def test_uuid1_depends_on_seed_and_clock_alone(entropy: Entropy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "time_ns", lambda: 1_700_000_000_000_000_000)
     entropy.seed(1)

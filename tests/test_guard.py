@@ -7,6 +7,7 @@ import mmap
 import os
 import pickle
 import resource
+import select
 import signal
 import socket
 import sqlite3
@@ -33,6 +34,9 @@ from pytest_rerunsafe.world.guard import (
     real_files_allowed,
 )
 
+PATIENCE_S = 60
+"""For a child that hangs, which only broken code makes."""
+
 
 def in_child(function: Callable[[], Any]) -> Any:
     """What `function` returns in a forked child; fails with the child's traceback."""
@@ -46,6 +50,8 @@ def in_child(function: Callable[[], Any]) -> Any:
         os.write(writer, pickle.dumps(answer))
         os._exit(0)
     os.close(writer)
+    if not select.select([reader], [], [], PATIENCE_S)[0]:
+        os.kill(pid, signal.SIGKILL)
     with os.fdopen(reader, "rb") as pipe:
         data = pipe.read()
     os.waitpid(pid, 0)
@@ -299,6 +305,7 @@ def test_harmless_acts_pass() -> None:
         sqlite3.connect("file:x?mode=memory", uri=True).close()
         assert ctypes.CDLL(None).getpid() == os.getpid()
         os.kill(os.getppid(), 0)
+        os.killpg(os.getpgrp(), 0)
         resource.prlimit(0, resource.RLIMIT_NOFILE)
         threading.Thread(target=len, args=("",)).start()
 
@@ -443,6 +450,11 @@ def test_a_signal_that_the_task_handles_gets_there() -> None:
     assert in_child(child) == ([15, 15], [])
 
 
+def test_a_stop_is_refused_for_nobody_would_wake_us() -> None:
+    message, _ = attempt(lambda: os.kill(os.getpid(), signal.SIGSTOP))
+    assert message.startswith(f"pytest-rerunsafe: sending signal {int(signal.SIGSTOP)} to process ")
+
+
 def test_below_the_wall_an_exit_is_real() -> None:
     pid = os.fork()
     if pid == 0:
@@ -453,9 +465,11 @@ def test_below_the_wall_an_exit_is_real() -> None:
 
 def test_stop_takes_the_patches_off() -> None:
     def child() -> bool:
+        sys.dont_write_bytecode = False
         before = (os._exit, os.kill, signal.raise_signal, os.mkfifo)
         wall = Wall()
         assert os._exit is not before[0]
+        assert sys.dont_write_bytecode
         wall.guard.stop()
         return (os._exit, os.kill, signal.raise_signal, os.mkfifo) == before
 
@@ -470,6 +484,7 @@ def test_not_a_byte_reaches_a_file_that_python_does_not_see(tmp_path: Path) -> N
 
     def child() -> str:
         limit_resources()
+        assert resource.getrlimit(resource.RLIMIT_CORE)[0] == 0
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
         with pytest.raises(OSError, match="File too large") as caught:
             os.write(descriptor, b"x")

@@ -11,6 +11,7 @@ import locale
 import logging
 import os
 import pickle
+import select
 import signal
 import socket
 import sys
@@ -36,6 +37,9 @@ from pytest_rerunsafe.world.process import (
     replaced,
 )
 
+PATIENCE_S = 60
+"""For a child that hangs, which only broken code makes."""
+
 
 def in_child(function: Callable[[], Any]) -> Any:
     """What `function` returns in a forked child; fails with the child's traceback."""
@@ -49,6 +53,8 @@ def in_child(function: Callable[[], Any]) -> Any:
         os.write(writer, pickle.dumps(answer))
         os._exit(0)
     os.close(writer)
+    if not select.select([reader], [], [], PATIENCE_S)[0]:
+        os.kill(pid, signal.SIGKILL)
     with os.fdopen(reader, "rb") as pipe:
         data = pipe.read()
     os.waitpid(pid, 0)
@@ -203,6 +209,27 @@ def test_a_filter_that_hid_a_warning_hides_it_no_more() -> None:
     assert in_child(child) == ["shown"]
 
 
+def test_a_warning_shown_once_is_shown_again() -> None:
+    def child() -> int:
+        shown: list[object] = []
+        warnings.showwarning = lambda *parts: shown.append(parts)
+        warnings.resetwarnings()
+        warnings.simplefilter("default")
+        state = ProcessState.capture()
+
+        def warn() -> None:
+            warnings.warn("the same", stacklevel=1)
+
+        warnings.simplefilter("error", ImportWarning)
+        warn()
+        warn()
+        state.restore()
+        warn()
+        return len(shown)
+
+    assert in_child(child) == 2
+
+
 def test_the_callers_own_directory_functions_are_used() -> None:
     went: list[str] = []
     state = ProcessState.capture(chdir=went.append, getcwd=lambda: "/fake/home")
@@ -253,7 +280,9 @@ def test_the_projects_modules_are_forgotten_and_libraries_kept(tmp_path: Path) -
         libraries = [sys.modules[name] for name in LIBRARIES]
         state.restore()
         assert [sys.modules[name] for name in LIBRARIES] == libraries
+        sys.modules["some_library"] = types.ModuleType("stand_in")
         state.restore()
+        assert [sys.modules[name] for name in LIBRARIES] == libraries
         return sorted(before - set(sys.modules)), [name for name in LIBRARIES if name in sys.modules]
 
     assert in_child(child) == (sorted([*PROJECT, "unusual_prefix_abc_dag"]), LIBRARIES)
@@ -312,12 +341,25 @@ def test_a_submodule_that_was_imported_meanwhile_stays_usable(tmp_path: Path) ->
 # --- threads ----------------------------------------------------------------------------------
 
 
+class EndsWhenWaitedFor(threading.Thread):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+
+    def run(self) -> None:
+        self.gate.wait()
+
+    def join(self, timeout: float | None = None) -> None:
+        self.gate.set()
+        super().join(timeout)
+
+
 def test_threads_that_stay_are_reported_and_others_waited_for() -> None:
     release, before = threading.Event(), threading.enumerate()
     threads = [
+        EndsWhenWaitedFor(),
         threading.Thread(target=release.wait, name="stays", daemon=True),
         threading.Thread(target=release.wait, name="a patient one"),
-        threading.Thread(target=lambda: sum(range(100_000)), name="ends"),
     ]
     for thread in threads:
         thread.start()
@@ -376,11 +418,11 @@ def test_a_character_cut_in_two_is_no_error() -> None:
     assert output.getvalue() == "\ufffd\u00fc"
 
 
-def test_closed_and_replaced_streams_are_no_error() -> None:
+def test_detached_and_replaced_streams_are_no_error() -> None:
     before = sys.stdout
     with capture_output(100) as output:
         print("said")  # noqa: T201
-        sys.stdout.close()
+        sys.stdout.detach()  # type: ignore[union-attr]
         sys.stdout = None
         print("more", file=sys.stderr)  # noqa: T201
     assert output.getvalue() == "said\nmore\n"

@@ -146,6 +146,14 @@ def test_the_end_of_a_time_is_no_key() -> None:
     assert {mask.place for mask in found.masks["file:/x.log"].masks} == {"word 1"}
 
 
+def test_an_id_is_no_key_but_a_name_with_a_digit_is() -> None:
+    one, two = "3y3-aB9_kQ2mZ7pL0wRt4g", "38Kd_W1nVc5-Hj2sYq6TeA"
+    clean, other = f"{one}={U1} s3_run={U1}\n", f"{two}={U2} s3_run={U2}\n"
+    found = find("file:/x.log", clean, clean, other)
+    assert found.mask("file:/x.log", clean.encode()) == b"<id>=<id> s3_run=<id>\n"
+    assert {mask.place for mask in found.masks["file:/x.log"].masks} == {"word 1", "s3_run"}
+
+
 def test_a_time_inside_a_longer_value_is_masked_alone() -> None:
     clean = '{"run": "manual__2024-01-15T03:15:00+00:00_x", "path": "/a/2024-01-15/b"}'
     assert masked(FILE, clean, clean.replace("2024", "2025")) == (

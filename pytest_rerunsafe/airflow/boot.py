@@ -73,6 +73,8 @@ def _import_airflow() -> None:
 
     from . import answers, attempts, inputs, loading, metadata, scheduling, warm_up_dag  # noqa: F401
 
+    attempts.leave_rendered_fields_out()
+
 
 def _forget(folder: str, given: str | None) -> None:
     from airflow.configuration import conf

@@ -63,7 +63,7 @@ _SPECIAL = re.compile(
 )
 _WORD = re.compile(rb"[A-Za-z0-9_-]{16,}|[A-Za-z0-9]+|[\s,;|]+")
 _DELIMITERS = b" \t\n\r\v\f,;|"
-_KEY = re.compile(rb"""([A-Za-z_][\w.-]*)["']?\s?[:=]\s?["']?\Z""")
+_KEY = re.compile(rb"""(?<![\w.-])([A-Za-z_][\w.-]*)["']?\s?[:=]\s?["']?\Z""")
 _EPOCH = re.compile(rb"\d{10}(?:\.\d+)?|\d{13}(?:\.\d+)?|\d{16}|\d{19}")
 _EPOCH_FIRST, _EPOCH_LAST = 946_684_800, 4_102_444_800
 """2000 to 2100: what lies outside is a number like any other."""
@@ -76,6 +76,7 @@ _ID_SHAPES = {
 }
 _ID_LENGTHS = {"uuid": (36, 36), "integer": (10, 5), "hex": (8, 6), "token": (16, 8)}
 """The shortest that counts as an id anywhere, and where the place is named one."""
+_SHORTEST_ID = 5
 _ID_SLACK = 3
 """Random integers are not all of one length."""
 _ID_NAME = re.compile(
@@ -218,10 +219,19 @@ def _place(content: bytes, starts: tuple[int, int, int], path: str, count: int) 
         return path or "word 1"
     before = content[max(gap, start - 64) : start]
     key = _KEY.search(before) if before[-3:].strip(b" \"'")[-1:] in (b":", b"=") else None
-    if key is None and path and count == 0:
+    is_named = key is not None and _is_name(key[1])
+    if not is_named and path and count == 0:
         return path
-    inner = key[1].decode() if key else f"word {count + 1}"
+    inner = key[1].decode() if key and is_named else f"word {count + 1}"
     return f"{path} {inner}" if path else inner
+
+
+def _is_name(key: bytes) -> bool:
+    """Whether a key is no id itself: as such it would be masked and lead to another place the next time."""
+    pieces = re.findall(rb"[A-Za-z0-9]+", key)
+    return all(piece.isalpha() or len(piece) < _SHORTEST_ID for piece in pieces) and (
+        len(key) < 16 or not re.search(rb"\d", key)
+    )
 
 
 def _cell_tokens(content: bytes, wanted: _Wanted) -> Iterator[_Token]:
@@ -487,7 +497,7 @@ def _id_masks(form: Format, clean: Output, other: Output | None, labels: Mapping
 
 
 def _id_mask(place: str, label: str, shape: str, lengths: Sequence[int]) -> Mask:
-    shortest, longest = max(5, min(lengths) - _ID_SLACK), max(lengths) + _ID_SLACK
+    shortest, longest = max(_SHORTEST_ID, min(lengths) - _ID_SLACK), max(lengths) + _ID_SLACK
     return Mask(place=place, label=label, kind="id", shape=shape, shortest=shortest, longest=longest)
 
 

@@ -81,7 +81,7 @@ class Engine:
         """Called at the start of each attempt."""
         self._sources = Sources(rootdir)
         self._metadata = MetadataStore()
-        self._journal = Journal(self._sources, self._metadata.capture)
+        self._journal = Journal(self._sources, self._metadata.capture, keeps_effects=False)
         self._guard = Guard(
             locate=self._sources.locate,
             on_obstacle=lambda obstacle: self._journal.blocked(obstacle),
@@ -92,6 +92,8 @@ class Engine:
         self._base = WorldState(files={}, rows=dict(self._metadata.rows), clock=EPOCH)
         self._seed = ""
         self._stale: Callable[[str, str], bool] = lambda task_id, key: False
+        self._died: tuple[WorldState, WorldState] | None = None
+        """The last state that a worker died in, before and after Airflow knew: recoveries from one state follow each other."""
         self._endings: dict[str, _Ending] = {}
         self._ending: _Ending | None = None
         self._situations: dict[str, int] = {}
@@ -167,11 +169,14 @@ class Engine:
         run.create(job.logical_date)
         self._journal.scheduler_turned()
         state = self._drive(run, self._attempt_of(job, bag), True, may_jump=True)
+        outcome = self._outcome(run, state)
+        if not job.keeps_effects:
+            return Recording(initial=initial, effects=(), final=initial, outcome=outcome, situations={})
         return Recording(
             initial=initial,
             effects=tuple(self._journal.effects),
             final=self._world(),
-            outcome=self._outcome(run, state),
+            outcome=outcome,
             situations=self._situations,
         )
 
@@ -180,23 +185,38 @@ class Engine:
 
         What comes after a situation is run once: the world, not the way there, decides how it goes on.
         """
+        self._died = None
         self._endings = {situation: _Ending(None, done) for situation, done in job.clean.items()}
         return tuple(self._recover(job, start) for start in job.starts)
 
     def _recover(self, job: RecoverJob, start: Start) -> Outcome:
-        self._begin(start.world, job.seed)
         run = self._stored_run(job.dag.dag_id)
+        if start.is_crash:
+            self._die(job, start)
+        else:
+            self._begin(start.world, job.seed)
         drive = partial(self._drive, run, self._attempt_of(job, None), job.keeps_log)
         cleared = self._cleared(run, start)
-        if start.is_crash:
-            self._report_death(run, start, drive, cleared)
         if cleared is not None:
+            if start.is_crash and not run.is_finished_but_for(cleared):
+                drive(may_jump=False)  # what does not hang on the dead task still runs
             self._clear(run, start, cleared)
         is_last = start.recovery is not RecoveryKind.CLEAR_TASK
         state = drive(may_jump=is_last and not job.keeps_log)
         if not is_last and state == "failed" and "failed" not in run.task_states().values():
             state = self._clear_rest(run, drive)
         return self._ended(run, state)
+
+    def _die(self, job: RecoverJob, start: Start) -> None:
+        """Make the world what it is once Airflow knows that the task's worker has died in the state."""
+        assert start.task_id is not None, "only a task's worker can crash"
+        if self._died is None or self._died[0] is not start.world:
+            self._begin(start.world, job.seed)
+            self._clock.advance(DETECTED_S)
+            self._stored_run(job.dag.dag_id).report_death(start.task_id, start.map_index)
+            self._died = start.world, self._world()
+        else:
+            self._begin(self._died[1], job.seed)
 
     def _ended(self, run: scheduling.Run, state: str) -> Outcome:
         """The outcome of a recovery; from now on it tells how each situation that was passed ends."""
@@ -235,15 +255,6 @@ class Engine:
                 return run.with_downstream(str(start.task_id))
             case _:
                 return tuple(sorted(run.dag.task_dict))
-
-    def _report_death(
-        self, run: scheduling.Run, start: Start, drive: Callable[..., str], cleared: tuple[str, ...] | None
-    ) -> None:
-        assert start.task_id is not None, "only a task's worker can crash"
-        self._clock.advance(DETECTED_S)
-        died = run.report_death(start.task_id, start.map_index)
-        if cleared is not None and died == "failed" and not run.is_finished_but_for(cleared):
-            drive(may_jump=False)  # what does not hang on the dead task still runs
 
     def _clear(self, run: scheduling.Run, start: Start, cleared: tuple[str, ...]) -> None:
         is_day_later = start.recovery is RecoveryKind.CLEAR_RUN_DAY_LATER
@@ -451,7 +462,7 @@ class Engine:
 
     # --- the world ----------------------------------------------------------------------------
 
-    def _begin(self, world: WorldState, seed: str) -> None:
+    def _begin(self, world: WorldState, seed: str, *, keeps_effects: bool = False) -> None:
         """Make the world that of a state, with an empty journal."""
         self._files.end()
         self._files.drop_open_files()
@@ -464,8 +475,8 @@ class Engine:
         self._stale = lambda task_id, key: False
         self._ending = None
         self._situations = {}
-        self._journal = Journal(self._sources, self._metadata.capture)
-        self._files.begin(self._journal.file_changed, self._journal.operation_failed)
+        self._journal = journal = Journal(self._sources, self._metadata.capture, keeps_effects)
+        self._files.begin(journal.file_changed if keeps_effects else None, journal.operation_failed)
 
     def _stored_run(self, dag_id: str) -> scheduling.Run:
         """The run of a stored DAG, which is read anew only if another DAG of that id has been stored."""
@@ -488,7 +499,7 @@ class Engine:
         self._begin(self._base, job.seed)
         bag = self._parse(job.dag.file, job.folder)
         dag = None if isinstance(bag, str) else bag.dags.get(job.dag.dag_id)
-        self._begin(self._base, job.seed)
+        self._begin(self._base, job.seed, keeps_effects=job.keeps_effects)
         if job.prepares:
             self._prepare(job.dag.file, dag, World())
         self._process.restore()

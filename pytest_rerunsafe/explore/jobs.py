@@ -35,6 +35,8 @@ class RecordJob:
     delay_s: float
     """How long after the end of the data interval the run starts."""
     seed: str
+    keeps_effects: bool = True
+    """Whether the result holds effects and states; without, only how the run ended."""
     counts_lines: bool = False
     shares_memory: bool = False
     """All attempts in one process with one parse, as no deployment does."""

@@ -28,9 +28,12 @@ class OpenAttempt:
 class Journal:
     """What happened in one run."""
 
-    def __init__(self, sources: Sources, capture: Callable[[], tuple[RowChange, ...]]) -> None:
+    def __init__(
+        self, sources: Sources, capture: Callable[[], tuple[RowChange, ...]], keeps_effects: bool
+    ) -> None:
         self._sources = sources
         self._capture = capture
+        self._keeps_effects = keeps_effects
         self.effects: list[Effect] = []
         self.attempts: list[Attempt] = []
         self.obstacles: list[Obstacle] = []
@@ -47,14 +50,14 @@ class Journal:
     def metadata_changed(self, kind: str, target: str) -> None:
         """Airflow's server has committed what a message of the task asked for."""
         rows = self._capture()
-        if rows:
+        if rows and self._keeps_effects:
             stack = self._sources.stack(sys._getframe(1))
             self._add(kind, target, stack, rows=rows)
 
     def scheduler_turned(self) -> None:
         """The scheduler may have changed the metadata database."""
         rows = self._capture()
-        if rows:
+        if rows and self._keeps_effects:
             self.effects.append(Effect(kind="schedule", target="", rows=rows))
 
     def _add(
@@ -88,9 +91,11 @@ class Journal:
         )
 
     def operation_failed(self, kind: str, path: str) -> None:
-        """A file operation raised."""
+        """A file operation raised. Libraries look around, and what fails there says nothing of the DAG."""
         operation = f"{kind}:{path}"
-        if self.current is not None and operation not in self.current.failed_operations:
+        if self.current is None or operation in self.current.failed_operations:
+            return
+        if self._sources.innermost(sys._getframe(1)) is not None:
             self.current.failed_operations.append(operation)
 
     def blocked(self, obstacle: Obstacle) -> None:

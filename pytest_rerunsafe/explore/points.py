@@ -7,11 +7,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..model import CrashPoint, CrashState, Effect, Node, Profile, Recording, WorldState
+from ..model import CrashPoint, CrashState, Effect, Node, Profile, Recording, Splice, WorldState
 from .fold import Fold, torn
 
 _UNREAD_TABLES = frozenset({"log", "rendered_task_instance_fields"})
 """Tables of the metadata database that nothing reads but the user interface."""
+
+_BLOCK = 4096
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,46 +103,52 @@ def _distinct(recording: Recording, points: Sequence[CrashPoint]) -> Mapping[Cra
 
 
 class _Identity:
-    """A number that tells states apart, kept up to date effect by effect: the sum of a digest per file and row."""
+    """A number that tells states apart, kept up to date effect by effect: the sum of a digest per row, file and block.
+
+    Blocks, so that an appended line costs as much in a long file as in a short one.
+    """
 
     def __init__(self, initial: WorldState) -> None:
         self._fold = Fold(initial.files, initial.rows)
         self._digests: dict[object, int] = {}
+        self._blocks: dict[str, int] = {}
         self.total = 0
-        for path in self._fold.files:
-            self._renew(path, self._fold.files[path])
+        for path, node in self._fold.files.items():
+            self._renew_file(path, node, 0)
 
     def apply(self, effect: Effect) -> None:
+        """Take the effect in."""
         self._fold.apply(effect)
-        for path, _ in effect.files:
-            self._renew(path, self._fold.files.get(path))
+        for path, change in effect.files:
+            first = change.offset // _BLOCK if isinstance(change, Splice) else 0
+            self._renew_file(path, self._fold.files.get(path), first)
         for key, row in effect.rows:
             if key[0] not in _UNREAD_TABLES:
                 self._renew(key, row)
 
     def after(self, effect: Effect) -> int:
         """The number of the state that one more effect would make."""
-        fold = Fold(self._fold.files, {})
-        fold.apply(effect)
-        paths = [path for path, _ in effect.files]
-        without = sum(self._digests.get(path, 0) for path in paths)
-        return self.total - without + sum(_digest(path, fold.files.get(path)) for path in paths)
+        copy = _Identity.__new__(_Identity)
+        copy._fold = Fold(self._fold.files, {})
+        copy._digests, copy._blocks, copy.total = dict(self._digests), dict(self._blocks), self.total
+        copy.apply(effect)
+        return copy.total
+
+    def _renew_file(self, path: str, node: Node | None, first: int) -> None:
+        self._renew((path, None), None if node is None else (node.kind, node.mode))
+        content = b"" if node is None else node.content
+        count = -(-len(content) // _BLOCK)
+        for block in range(first, max(count, self._blocks.get(path, 0))):
+            data = content[block * _BLOCK : (block + 1) * _BLOCK]
+            self._renew((path, block), data or None)
+        self._blocks[path] = count
 
     def _renew(self, key: object, value: object) -> None:
         self.total -= self._digests.pop(key, 0)
         if value is not None:
-            self._digests[key] = _digest(key, value)
+            digest = hashlib.blake2b(repr((key, value)).encode(), digest_size=16).digest()
+            self._digests[key] = int.from_bytes(digest, "big")
             self.total += self._digests[key]
-
-
-def _digest(key: object, value: object) -> int:
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=16)
-    if isinstance(value, Node):
-        digest.update(f"{value.kind} {value.mode} ".encode())
-        digest.update(value.content)
-    else:
-        digest.update(repr(value).encode())
-    return int.from_bytes(digest.digest(), "big")
 
 
 def _choose(effects: Sequence[Effect], points: Sequence[CrashPoint], profile: Profile) -> tuple[CrashPoint, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import traceback
 from typing import Any
@@ -17,6 +18,7 @@ from .messages import Alive, Done, Failed, HitBound
 def serve(engine: Engine, channel: Channel) -> None:
     """Do jobs until the other side goes."""
     limit_resources()
+    gc.set_threshold(50_000, 20, 100)  # a run makes many objects and few cycles
     engine.on_attempt = lambda: channel.send(Alive())
     engine.on_bound = lambda obstacle: _give_up(engine, channel, obstacle)
     try:

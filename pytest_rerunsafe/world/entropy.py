@@ -80,8 +80,6 @@ class Entropy:
             self._undo.enter_context(replaced(owner, name, value))
 
     def _random_bytes(self, size: int, /) -> bytes:
-        if size < 0:
-            raise ValueError("negative argument not allowed")
         return self._source.randbytes(size)
 
     def _seed_method(self) -> Any:

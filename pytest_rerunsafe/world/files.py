@@ -49,8 +49,8 @@ class FileStore:
         self._home = os.path.realpath(project)
         self._calls.filesystem.cwd = self._home
 
-    def begin(self, on_effect: OnEffect, on_failure: OnFailure) -> None:
-        """From now on each durable change is reported, and each file operation that raises."""
+    def begin(self, on_effect: OnEffect | None, on_failure: OnFailure) -> None:
+        """From now on each durable change is reported, if anybody wants to know, and each file operation that raises."""
         self._calls.ledger.on_effect = on_effect
         self._calls.on_failure = on_failure
 

@@ -27,9 +27,9 @@ Restore: TypeAlias = Callable[[], None]
 """Puts back what it has taken note of."""
 
 _NAMESPACES = (
-    "builtins sys os posixpath io pathlib shutil tempfile time datetime random uuid secrets json json.encoder "
-    "json.decoder csv sqlite3 socket subprocess threading logging warnings signal locale decimal pickle "
-    "urllib.request asyncio.events pendulum requests requests.api"
+    "builtins sys os posixpath io pathlib shutil tempfile time datetime random uuid secrets json "
+    "json.encoder json.decoder csv sqlite3 socket subprocess threading logging warnings signal locale "
+    "decimal pickle urllib.request asyncio.events pendulum requests requests.api"
 )
 """Modules that task code changes in place: `json.dumps = ...`, `builtins.open = ...`."""
 _CLASSES = ("json.encoder.JSONEncoder", "json.decoder.JSONDecoder", "threading.Thread", "pathlib.Path")
