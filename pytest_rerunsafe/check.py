@@ -6,7 +6,7 @@ import os
 import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -28,11 +28,13 @@ from .model import (
     LoadedFile,
     Obstacle,
     Outcome,
+    Profile,
     Recording,
     RecoveryKind,
     Scenario,
     Verdict,
 )
+from .report.replay import replay_text
 from .settings import Settings
 
 START_S = 433.0
@@ -171,12 +173,15 @@ class Study:
         if check == "rerun":
             return self._of_trials(check, rerun_trials(self._dag, self._reference), Coverage())
         found = crash_trials(
-            self._dag, self._reference, self._clean.other_clock, check.removeprefix("crash."), self._settings.profile
+            self._dag,
+            self._reference,
+            check.removeprefix("crash."),
+            self._settings.profile,
         )
         if not found.trials:
             return self._result(check, Verdict.SKIPPED, reason="the task did not run in the clean run")
         coverage = Coverage(
-            crash_points=found.executed_lines,
+            crash_points=self._clean.executed_lines.get(check.removeprefix("crash."), 0),
             distinct_states=found.distinct,
             explored=found.explored,
             exhaustive=found.explored == found.distinct,
@@ -314,9 +319,7 @@ class Study:
         )
 
     def _result(self, check: str, verdict: Verdict, **details: Any) -> CheckResult:
-        return CheckResult(
-            dag_id=self._dag.dag_id, file=self._file, check=check, verdict=verdict, **details
-        )
+        return CheckResult(dag_id=self._dag.dag_id, file=self._file, check=check, verdict=verdict, **details)
 
     # --- replay -------------------------------------------------------------------------------
 
@@ -333,26 +336,23 @@ class Study:
             raise CheckerError(_reason(outcome))
         return self._told(self._judge.case(trial.scenario, trial.state, outcome))
 
-    def _all_trials(self) -> Iterable[Trial]:
+    def _all_trials(self) -> Iterator[Trial]:
+        """The trials of the most thorough profile: whatever profile an id comes from, it is among them."""
         yield from rerun_trials(self._dag, self._reference)
         for task in self._dag.tasks:
-            from .model import Profile
+            yield from crash_trials(self._dag, self._reference, task.task_id, Profile.THOROUGH).trials
 
-            yield from crash_trials(
-                self._dag, self._reference, self._clean.other_clock, task.task_id, Profile.THOROUGH
-            ).trials
-
-    def _told(self, case: Case) -> Replay:
+    def _told(self, case: Case) -> str:
         finding = self._judge.finding(case, None) if case.is_bad else None
-        return Replay(case=case, finding=finding)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Replay:
-    """One scenario, run again."""
-
-    case: Case
-    finding: Finding | None
+        last, following = self._judge.effects_around(case.state)
+        return replay_text(
+            case.scenario,
+            last_effect=last,
+            next_effect=following,
+            outcome=case.outcome,
+            differences=case.differences,
+            rule=finding.rule if finding else None,
+        )
 
 
 def _same_day_is_fine(case: Case, cases: Sequence[Case]) -> bool | None:

@@ -1,10 +1,12 @@
-"""What the clean runs of a DAG say before anything is crashed: does it run, do the runs agree, does loading it leave the world alone."""
+"""What the clean runs of a DAG say before anything is crashed: that it runs, agrees with itself, loads without effects."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from .compare.differences import diff_outputs, summarise
 from .compare.findings import Counting, describe_effect
@@ -37,15 +39,14 @@ class CleanRuns:
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     reference: Recording | None = None
-    other_clock: Recording | None = None
-    volatility: Volatility = Volatility.none()
+    executed_lines: Mapping[str, int] = field(default_factory=dict)
+    """Lines of the project's code that a task's attempts run, by task id."""
+    volatility: Volatility = field(default_factory=Volatility.none)
     stops: str | None = None
     """Why no other check makes sense; None if they do."""
 
 
-def judge_clean_runs(
-    dag: DagInfo, file: str, answers: Sequence[Answer], counting: Counting
-) -> CleanRuns:
+def judge_clean_runs(dag: DagInfo, file: str, answers: Sequence[Answer], counting: Counting) -> CleanRuns:
     """What the runs say, given in this order: reference, other clock, other entropy, shared memory."""
     lost = [answer for answer in answers[:3] if not isinstance(answer, Done)]
     if lost:
@@ -75,7 +76,7 @@ class _Judgement:
         self._dag = dag
         self._file = file
         self._counting = counting
-        recordings = [answer.result if isinstance(answer, Done) else None for answer in answers]
+        recordings: list[Any] = [answer.result if isinstance(answer, Done) else None for answer in answers]
         self._reference: Recording = recordings[0]
         self._other_clock: Recording = recordings[1]
         self._other_entropy: Recording = recordings[2]
@@ -94,7 +95,7 @@ class _Judgement:
             findings=findings,
             notes=volatility.notes(),
             reference=self._reference,
-            other_clock=self._other_clock,
+            executed_lines=_executed_lines(self._other_clock),
             volatility=volatility,
             stops=DISAGREE if disagreements else None,
         )
@@ -119,9 +120,14 @@ class _Judgement:
         return CleanRuns(verdict=Verdict.ERROR, reason=_failure(self._reference), stops=FAILS)
 
     def _failing_elsewhere(self) -> tuple[Finding, ...]:
-        rules = ((self._other_clock, Rule.CLOCK_DEPENDENT), (self._other_entropy, Rule.NONDETERMINISTIC_OUTPUT))
+        rules = (
+            (self._other_clock, Rule.CLOCK_DEPENDENT),
+            (self._other_entropy, Rule.NONDETERMINISTIC_OUTPUT),
+        )
         return tuple(
-            self._finding(rule, self._failed_task(run), self._dag_line(), f"a second clean run fails: {_why(run)}")
+            self._finding(
+                rule, self._failed_task(run), self._dag_line(), f"a second clean run fails: {_why(run)}"
+            )
             for run, rule in rules
             if not _succeeded(run)
         )
@@ -138,7 +144,11 @@ class _Judgement:
             found.setdefault((rule, self._writer(difference.output)), []).append(difference)
         return tuple(
             self._finding(
-                rule, task_id, self._line_of(differences[0].output), summarise(differences), tuple(differences)
+                rule,
+                task_id,
+                self._line_of(differences[0].output),
+                summarise(differences),
+                tuple(differences),
             )
             for (rule, task_id), differences in found.items()
         )
@@ -154,7 +164,12 @@ class _Judgement:
 
     def _is_parse_output(self, differences: Sequence[Difference]) -> bool:
         """Whether loading the file makes all that differs: it is loaded once there, and before each task elsewhere."""
-        parsed = {f"file:{path}" for effect in self._reference.effects if effect.is_parse for path, _ in effect.files}
+        parsed = {
+            f"file:{path}"
+            for effect in self._reference.effects
+            if effect.is_parse
+            for path, _ in effect.files
+        }
         return {difference.output for difference in differences} <= parsed
 
     def _memory_finding(self, summary: str, differences: tuple[Difference, ...]) -> Finding:
@@ -224,7 +239,16 @@ class _Judgement:
 
     def _effect_on(self, output: str) -> Effect | None:
         path = output.removeprefix("file:")
-        return next((effect for effect in self._reference.effects if any(p == path for p, _ in effect.files)), None)
+        return next(
+            (effect for effect in self._reference.effects if any(p == path for p, _ in effect.files)), None
+        )
+
+
+def _executed_lines(recording: Recording) -> dict[str, int]:
+    counts: Counter[str] = Counter()
+    for attempt in recording.outcome.attempts:
+        counts[attempt.task_id] += attempt.executed_lines
+    return dict(counts)
 
 
 def _succeeded(recording: Recording) -> bool:
@@ -233,7 +257,9 @@ def _succeeded(recording: Recording) -> bool:
 
 def _why(recording: Recording) -> str:
     failed = _failed_attempt(recording)
-    return failed.error.splitlines()[-1] if failed is not None and failed.error else recording.outcome.run_state
+    return (
+        failed.error.splitlines()[-1] if failed is not None and failed.error else recording.outcome.run_state
+    )
 
 
 def _failed_attempt(recording: Recording) -> Attempt | None:

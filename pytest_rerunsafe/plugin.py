@@ -85,7 +85,7 @@ def find_dag_files(config: pytest.Config, settings: Settings, bench: Bench) -> F
     try:
         fallbacks = sources(settings, config.rootpath, os.environ)
         files = _dag_files(named, config, bench)
-        source, project = named, ()
+        source, project = named, tuple[str, ...]()
         if settings.dag or not files:
             source, project = _project_files(fallbacks, config, bench)
     except (SettingsError, CheckerError) as error:

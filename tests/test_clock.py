@@ -236,12 +236,11 @@ def test_asyncio_reads_what_is_there_before_time_flies(clock: Clock) -> None:
         return await asyncio.wait_for(loop.sock_recv(ours, 1), 1000)
 
     async def later() -> float:
-        arrived = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().add_reader(
-            ours, lambda: arrived.done() or arrived.set_result(elapsed(clock))
-        )
+        arrived = asyncio.Event()
+        asyncio.get_running_loop().add_reader(ours, arrived.set)
         theirs.send(b"y")
-        return float(await asyncio.wait_for(arrived, 1000))
+        await asyncio.wait_for(arrived.wait(), 1000)
+        return elapsed(clock)
 
     assert asyncio.run(main()) == b"x"
     assert asyncio.run(later()) == 0

@@ -1,1 +1,1 @@
-"""The only package that imports Airflow: loading, metadata, scheduling, task attempts and clears, all decided by Airflow's own functions."""
+"""The only package that imports Airflow: its own functions decide all that is Airflow's to decide."""

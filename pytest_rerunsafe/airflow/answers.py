@@ -1,4 +1,4 @@
-"""Answers a task's messages to its supervisor in process, by calling the Execution API's own route functions on the metadata database.
+"""Answers a task's messages to its supervisor in process, by calling the Execution API's own route functions.
 
 The supervisor's part (what a message asks of the server, what a missing value is answered with) follows
 `ActivitySubprocess._handle_request` and `airflow.sdk.api.client` of Airflow 3.1 to 3.3.
@@ -23,6 +23,8 @@ from airflow.api_fastapi.execution_api.routes import (
     xcoms,
 )
 from airflow.models.dagbag import DBDagBag
+from airflow.models.xcom import XComModel
+from airflow.sdk.exceptions import ErrorType
 from airflow.sdk.execution_time import comms
 from fastapi import HTTPException
 
@@ -45,7 +47,11 @@ class Answers:
     """The supervisor and the server of one task attempt: what `SUPERVISOR_COMMS` is while it runs."""
 
     def __init__(
-        self, ti_id: Any, *, on_effect: OnEffect, is_stale: Callable[[str, str], bool] = lambda task_id, key: False
+        self,
+        ti_id: Any,
+        *,
+        on_effect: OnEffect,
+        is_stale: Callable[[str, str], bool] = lambda task_id, key: False,
     ) -> None:
         self._ti_id = ti_id
         self._on_effect = on_effect
@@ -113,7 +119,7 @@ class Answers:
 
     def report_terminal(self, state: str, when: Any) -> None:
         """What the supervisor reports of a task that failed or skipped, after its process has gone."""
-        self.report(payloads.TITerminalStatePayload(state=state, end_date=when), state)
+        self.report(payloads.TITerminalStatePayload.model_validate({"state": state, "end_date": when}), state)
 
     def _skip_downstream(self, msg: Any) -> None:
         body = payloads.TISkippedDownstreamTasksStatePayload(tasks=msg.tasks)
@@ -148,9 +154,7 @@ class Answers:
 
     def _get_xcom_count(self, msg: Any) -> Any:
         response = SimpleNamespace(headers={})
-        query = xcoms.XComModel.get_many(
-            run_id=msg.run_id, key=msg.key, task_ids=msg.task_id, dag_ids=msg.dag_id
-        )
+        query = XComModel.get_many(run_id=msg.run_id, key=msg.key, task_ids=msg.task_id, dag_ids=msg.dag_id)
         self.call(xcoms.head_xcom, **_xcom(msg, index=None), response=response, xcom_query=query)
         return comms.XComCountResponse(len=int(response.headers["Content-Range"].split()[-1]))
 
@@ -158,7 +162,7 @@ class Answers:
         found = self.find(xcoms.get_mapped_xcom_by_index, **_xcom(msg), offset=msg.offset)
         if found is None:
             detail = {"task_id": msg.task_id, "key": msg.key, "offset": msg.offset}
-            return comms.ErrorResponse(error=comms.ErrorType.XCOM_NOT_FOUND, detail=detail)
+            return comms.ErrorResponse(error=ErrorType.XCOM_NOT_FOUND, detail=detail)
         self._note_read(msg)
         return comms.XComSequenceIndexResult(root=found.root)
 
@@ -174,7 +178,7 @@ class Answers:
     def _get_variable(self, msg: Any) -> Any:
         found = self.find(variables.get_variable, variable_key=msg.key)
         if found is None:
-            return comms.ErrorResponse(error=comms.ErrorType.VARIABLE_NOT_FOUND, detail={"key": msg.key})
+            return comms.ErrorResponse(error=ErrorType.VARIABLE_NOT_FOUND, detail={"key": msg.key})
         return comms.VariableResult(key=msg.key, value=found.value)
 
     def _put_variable(self, msg: Any) -> None:
@@ -195,7 +199,7 @@ class Answers:
         found = self.find(connections.get_connection, connection_id=msg.conn_id)
         if found is None:
             detail = {"conn_id": msg.conn_id}
-            return comms.ErrorResponse(error=comms.ErrorType.CONNECTION_NOT_FOUND, detail=detail)
+            return comms.ErrorResponse(error=ErrorType.CONNECTION_NOT_FOUND, detail=detail)
         fields = found.model_dump(by_alias=True)
         return comms.ConnectionResult.model_validate({**fields, "type": "ConnectionResult"})
 
@@ -267,7 +271,7 @@ def _criteria(msg: Any) -> dict[str, Any]:
     return {name: getattr(msg, name, None) for name in names}
 
 
-_END_PAYLOADS = {
+_END_PAYLOADS: dict[str, Any] = {
     "SucceedTask": payloads.TISuccessStatePayload,
     "RetryTask": payloads.TIRetryStatePayload,
     "RescheduleTask": payloads.TIRescheduleStatePayload,

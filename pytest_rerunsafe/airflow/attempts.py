@@ -19,6 +19,7 @@ from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance, finalize, run
+from airflow.utils.state import TaskInstanceState
 
 from .answers import Answers
 from .metadata import session
@@ -38,7 +39,11 @@ class Attempt:
     def _start(self) -> Any:
         """Tell the server that the attempt runs; what it gives the task to know."""
         payload = TIEnterRunningPayload(
-            state="running", hostname="worker", unixname="airflow", pid=1, start_date=self._started
+            state=TaskInstanceState.RUNNING,
+            hostname="worker",
+            unixname="airflow",
+            pid=1,
+            start_date=self._started,
         )
         granted = self.answers.call(task_instances.ti_run, ti_run_payload=payload)
         return client_models.TIRunContext.model_validate_json(granted.model_dump_json(exclude_unset=True))
@@ -53,7 +58,7 @@ class Attempt:
             context = ti.get_template_context()
             state, _, error = run(ti, context, log)  # type: ignore[arg-type]
             context["exception"] = error
-            finalize(ti, state, context, log, error)  # type: ignore[arg-type]
+            finalize(ti, state, context, log, error)
         return error
 
     def _runtime_task_instance(self, task: Any) -> RuntimeTaskInstance:
@@ -67,7 +72,7 @@ class Attempt:
                 _ti_context_from_server=self._context,
                 max_tries=self._context.max_tries,
                 start_date=self._started,
-                state="running",
+                state=TaskInstanceState.RUNNING,
             )
 
     def end(self, exit_code: int, on_death: Callable[[], str]) -> str:
@@ -101,7 +106,7 @@ def supervised_by(answers: Answers) -> Iterator[None]:
 
 
 def leave_rendered_fields_out() -> None:
-    """Let no attempt of this process prepare its rendered fields for the user interface: a tenth of its time, read by nobody here."""
+    """Let no attempt of this process render its fields for the user interface: much work that nobody here reads."""
     task_runner._serialize_rendered_fields = lambda task: {}
 
 
@@ -126,7 +131,8 @@ class TaskLog:
 
     def _log(self, event: object, *args: object, **details: object) -> None:
         if self._is_kept:
-            print(str(event) % args if args else event, *(f"{key}={value}" for key, value in details.items()))
+            shown = (str(event) % args if args else str(event), *(f"{k}={v}" for k, v in details.items()))
+            sys.stdout.write(" ".join(shown) + "\n")
 
     info = warning = warn = error = critical = log = _log
 
@@ -141,13 +147,13 @@ class TaskLog:
         """Itself: nothing of what is bound is shown."""
         return self
 
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802
+    def isEnabledFor(self, level: int) -> bool:
         """Whether a line of that level would be kept."""
         return self._is_kept and level >= logging.INFO
 
 
 def missing_input(error: BaseException | None) -> str:
-    """What was not there when a task failed: `file:/path`, `variable:name`, `connection:name`; empty if it was another failure."""
+    """What was not there when a task failed: `file:/path`, `variable:name`, `connection:name`; empty if all was."""
     while error is not None:
         if isinstance(error, FileNotFoundError) and error.filename is not None:
             return f"file:{os.fsdecode(error.filename)}"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import os
-import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import pendulum
 from airflow.models.dag_version import DagVersion  # noqa: F401  (its table is written when a DAG is stored)
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.serialized_dag import SerializedDagModel
@@ -18,7 +17,7 @@ from airflow.utils.file import list_py_file_paths
 
 from ..model import DagInfo, LoadedFile, TaskInfo
 from .metadata import session
-from .versions import DagBag, SerializedDAG, sync_bag_to_db
+from .versions import DagBag, known_arguments, serialized, sync_bag_to_db
 
 BUNDLE = "dags-folder"
 DEFAULT_START = datetime(2024, 1, 1, tzinfo=timezone.utc)
@@ -33,22 +32,17 @@ def find_dag_files(paths: Iterable[str]) -> tuple[str, ...]:
 
 def load_bag(file: str, folder: str) -> Any:
     """The DagBag of one DAG file, parsed afresh; `folder` is the DAGs folder it stands in."""
-    known = inspect.signature(DagBag).parameters
-    bundle = {"bundle_path": Path(folder), "bundle_name": BUNDLE}
-    bag = DagBag(
-        dag_folder=file,
-        safe_mode=False,
-        load_op_links=False,
-        **{name: value for name, value in bundle.items() if name in known},
-    )
-    return bag
+    bundle = known_arguments(DagBag, bundle_path=Path(folder), bundle_name=BUNDLE)
+    return DagBag(dag_folder=file, safe_mode=False, load_op_links=False, **bundle)
 
 
 def describe(file: str, bag: Any) -> LoadedFile:
     """What a loaded file holds, DAGs by id."""
     if bag.import_errors:
         return LoadedFile(file=file, dags=(), error="\n".join(bag.import_errors.values()))
-    return LoadedFile(file=file, dags=tuple(_describe_dag(file, bag.dags[dag_id]) for dag_id in sorted(bag.dags)))
+    return LoadedFile(
+        file=file, dags=tuple(_describe_dag(file, bag.dags[dag_id]) for dag_id in sorted(bag.dags))
+    )
 
 
 def _describe_dag(file: str, dag: Any) -> DagInfo:
@@ -59,8 +53,14 @@ def _describe_dag(file: str, dag: Any) -> DagInfo:
         line=_line_of(file, dag.dag_id),
         tasks=tuple(_describe_task(task) for task in _topological(dag)),
         is_scheduled=info is not None,
-        logical_date=info.logical_date if info else dag.start_date or DEFAULT_START,
+        logical_date=_plain(info.logical_date if info else dag.start_date or DEFAULT_START),
     )
+
+
+def _plain(date: datetime | None) -> datetime:
+    """The instant in UTC as a plain datetime: Airflow's are of a class that not every process has."""
+    assert date is not None, "a run that the clock makes has a logical date"
+    return datetime.fromtimestamp(date.timestamp(), tz=timezone.utc)
 
 
 def _describe_task(task: Any) -> TaskInfo:
@@ -90,18 +90,10 @@ def _line_of(file: str, dag_id: str) -> int:
     return next((number for number, text in enumerate(lines, 1) if any(q in text for q in quoted)), 1)
 
 
-def serialized(dag: Any) -> Any:
-    """The DAG as Airflow's scheduler knows it."""
-    try:
-        from airflow.serialization.serialized_objects import DagSerialization
-    except ImportError:
-        return SerializedDAG.deserialize_dag(SerializedDAG.serialize_dag(dag))
-    return DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
-
-
 def first_run(dag: Any) -> DagRunInfo | None:
     """The run that the scheduler would make first were the DAG to catch up; None if it makes none by the clock."""
-    restriction = TimeRestriction(earliest=dag.start_date or DEFAULT_START, latest=dag.end_date, catchup=True)
+    earliest = pendulum.instance(dag.start_date or DEFAULT_START)
+    restriction = TimeRestriction(earliest=earliest, latest=dag.end_date, catchup=True)
     info: DagRunInfo | None = dag.timetable.next_dagrun_info(
         last_automated_data_interval=None, restriction=restriction
     )
@@ -111,9 +103,11 @@ def first_run(dag: Any) -> DagRunInfo | None:
 def interval_of(dag: Any, logical_date: datetime) -> DataInterval:
     """The data interval that a run of that logical date gets."""
     info = first_run(dag)
-    if info is not None and info.logical_date == logical_date:
-        return info.data_interval
-    return dag.timetable.infer_manual_data_interval(run_after=logical_date)
+    if info is not None and info.logical_date == logical_date and info.data_interval is not None:
+        interval: DataInterval = info.data_interval
+    else:
+        interval = dag.timetable.infer_manual_data_interval(run_after=pendulum.instance(logical_date))
+    return interval
 
 
 def store(bag: Any) -> None:
@@ -131,9 +125,3 @@ def stored_dag(dag_id: str) -> Any:
         if row is None:
             raise LookupError(dag_id)
         return row.dag
-
-
-def forget_parsed_modules() -> None:
-    """Drop the modules that earlier parses of DAG files left behind."""
-    for name in [name for name in sys.modules if name.startswith("unusual_prefix_")]:
-        del sys.modules[name]

@@ -82,7 +82,7 @@ class MetadataStore:
         )
 
     def _watch(self) -> None:
-        """Triggers note each row that a statement touches, whoever sent it: Airflow's ORM, its bulk updates, the user's own SQL."""
+        """Let triggers note each row that a statement touches, whoever sent it: the ORM, bulk updates, the user's SQL."""
         run = self._connection.execute
         run("PRAGMA recursive_triggers = ON")  # without it a REPLACE deletes unseen
         run("CREATE TEMP TABLE touched (tbl TEXT, rid INTEGER)")
@@ -122,13 +122,14 @@ class MetadataStore:
 
     def capture(self) -> tuple[RowChange, ...]:
         """What changed since the last capture or restore, sorted by table and rowid; None stands for a row that went."""
-        touched = self._connection.execute("SELECT DISTINCT tbl, rid FROM touched ORDER BY tbl, rid").fetchall()
+        touched = self._connection.execute(
+            "SELECT DISTINCT tbl, rid FROM touched ORDER BY tbl, rid"
+        ).fetchall()
         if not touched:
             return ()
         self._connection.execute("DELETE FROM touched")
         self._connection.commit()
-        changes = tuple(change for key in touched if (change := self._read_again(key)) is not None)
-        return changes
+        return tuple(change for key in touched if (change := self._read_again(key)) is not None)
 
     def _read_again(self, key: RowKey) -> RowChange | None:
         table, rowid = key
@@ -166,6 +167,7 @@ class MetadataStore:
 
     def _forget_sessions(self) -> None:
         self._connection.rollback()
+        assert settings.Session is not None, "set when the engine was installed"
         settings.Session.remove()
 
     def select(self, statement: str, parameters: tuple[object, ...] = ()) -> list[Row]:

@@ -1,15 +1,14 @@
-"""Drives one DagRun: Airflow decides what runs next, what a death means and what a clear touches; here is only the loop's body."""
+"""Drives one DagRun. Airflow decides what runs next, what a death means, what a clear touches; here is the loop's body."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
-from airflow.utils import timezone
 from airflow.utils.state import DagRunState, TaskInstanceState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from sqlalchemy import select, update
@@ -50,7 +49,7 @@ class Run:
                 run_type=DagRunType.SCHEDULED if is_scheduled else DagRunType.MANUAL,
                 triggered_by=DagRunTriggeredByType.TEST,
                 state=DagRunState.RUNNING,
-                start_date=timezone.utcnow(),
+                start_date=_now(),
                 session=opened,
             )
 
@@ -64,16 +63,18 @@ class Run:
             run = self._load(opened)
             if run.state == DagRunState.QUEUED:  # after a clear; the scheduler starts queued runs first
                 run.state = DagRunState.RUNNING
-                run.start_date = run.start_date or timezone.utcnow()
+                run.start_date = run.start_date or _now()
             schedulable, _ = run.update_state(session=opened, execute_callbacks=False)
             if schedulable:
                 run.schedule_tis(schedulable, session=opened)
-            state = str(run.state.value if hasattr(run.state, "value") else run.state)
+            state = _word(run.state)
             opened.flush()
             return state, self._queue(opened)
 
     def _load(self, opened: Any) -> DagRun:
-        run = opened.scalars(select(DagRun).where(DagRun.dag_id == self.dag.dag_id, DagRun.run_id == RUN_ID)).one()
+        run: DagRun = opened.scalars(
+            select(DagRun).where(DagRun.dag_id == self.dag.dag_id, DagRun.run_id == RUN_ID)
+        ).one()
         run.dag = self.dag
         return run
 
@@ -93,12 +94,12 @@ class Run:
             opened.execute(
                 update(TaskInstance)
                 .where(TaskInstance.id.in_([row.id for row in waiting]))
-                .values(state=TaskInstanceState.QUEUED, queued_dttm=timezone.utcnow())
+                .values(state=TaskInstanceState.QUEUED, queued_dttm=_now())
                 .execution_options(synchronize_session=False)
             )
         return tuple(
-            QueuedTask(id=id, task_id=task_id, map_index=map_index, try_number=try_number)
-            for id, task_id, map_index, try_number in waiting
+            QueuedTask(id=row.id, task_id=row.task_id, map_index=row.map_index, try_number=row.try_number)
+            for row in waiting
         )
 
     def next_wakeup(self) -> datetime | None:
@@ -114,11 +115,13 @@ class Run:
     def _ready_at(self, ti: TaskInstance, opened: Any) -> datetime:
         if ti.state == TaskInstanceState.UP_FOR_RETRY:
             ti.task = self.dag.get_task(ti.task_id)
-            return ti.next_retry_datetime()
+            ready: datetime = ti.next_retry_datetime()
+            return ready
         from airflow.models.taskreschedule import TaskReschedule
 
         last = opened.scalars(TaskReschedule.stmt_for_task_instance(ti=ti, descending=True).limit(1)).first()
-        return last.reschedule_date if last else timezone.utcnow() + timedelta(seconds=1)
+        again: datetime = last.reschedule_date if last else _now() + timedelta(seconds=1)
+        return again
 
     def report_death(self, task_id: str, map_index: int) -> str:
         """The task instance's state after its worker was lost: what the scheduler does when heartbeats stay away."""
@@ -126,7 +129,7 @@ class Run:
             ti = self._task_instance(opened, task_id, map_index)
             ti.task = self.dag.get_task(task_id)
             ti.handle_failure(error="worker lost", session=opened)
-            return str(ti.state.value if hasattr(ti.state, "value") else ti.state)
+            return _word(ti.state)
 
     def _task_instance(self, opened: Any, task_id: str, map_index: int) -> TaskInstance:
         found: TaskInstance = opened.scalars(
@@ -153,7 +156,9 @@ class Run:
     def is_finished_but_for(self, task_ids: Collection[str]) -> bool:
         """Whether nothing is left to run except tasks among `task_ids`."""
         states = self.task_states()
-        left = {name.partition("[")[0] for name, state in states.items() if state not in ("success", "skipped")}
+        left = {
+            name.partition("[")[0] for name, state in states.items() if state not in ("success", "skipped")
+        }
         return left <= set(task_ids)
 
     def with_downstream(self, task_id: str) -> tuple[str, ...]:
@@ -170,6 +175,15 @@ class Run:
                 .order_by(TaskInstance.task_id, TaskInstance.map_index)
             ).all()
         return {
-            task_id if map_index < 0 else f"{task_id}[{map_index}]": str(getattr(state, "value", state))
+            task_id if map_index < 0 else f"{task_id}[{map_index}]": _word(state)
             for task_id, map_index, state in found
         }
+
+
+def _now() -> datetime:
+    return datetime.now(tz=timezone.utc)
+
+
+def _word(state: Any) -> str:
+    """A state as users see it; `none` for a task instance that Airflow has not decided about."""
+    return str(getattr(state, "value", state) or "none")

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-try:  # 3.2 moved the DagBag that reads files out of the models
-    from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
-except ImportError:
-    from airflow.models.dagbag import DagBag, sync_bag_to_db  # type: ignore[attr-defined, no-redef]
+import importlib.util
+import inspect
+from typing import Any
 
-try:  # 3.2 split the scheduler's DAG off the serialization module
-    from airflow.serialization.definitions.dag import SerializedDAG
-except ImportError:
-    from airflow.serialization.serialized_objects import SerializedDAG  # type: ignore[attr-defined, no-redef]
 
-__all__ = ["DagBag", "SerializedDAG", "sync_bag_to_db"]
+def _first(*modules: str) -> Any:
+    """The first of some modules that this version has."""
+    return importlib.import_module(next(name for name in modules if importlib.util.find_spec(name)))
+
+
+# 3.2 moved the DagBag that reads files out of the models.
+_dagbag = _first("airflow.dag_processing.dagbag", "airflow.models.dagbag")
+DagBag: Any = _dagbag.DagBag
+sync_bag_to_db: Any = _dagbag.sync_bag_to_db
+
+# 3.2 split serialization from the scheduler's DAG.
+_serialization = importlib.import_module("airflow.serialization.serialized_objects")
+_serializer: Any = getattr(_serialization, "DagSerialization", None) or _serialization.SerializedDAG
+
+
+def serialized(dag: Any) -> Any:
+    """The DAG as Airflow's scheduler knows it."""
+    return _serializer.deserialize_dag(_serializer.serialize_dag(dag))
+
+
+def known_arguments(function: Any, **arguments: Any) -> dict[str, Any]:
+    """Those of the arguments that this version's function has."""
+    known = inspect.signature(function).parameters
+    return {name: value for name, value in arguments.items() if name in known}

@@ -17,4 +17,4 @@ with DAG(dag_id="rerunsafe_warm_up", schedule=None):
         with open("/tmp/warm_up") as file:
             assert int(file.read()) == value
 
-    second(first())
+    second(first())  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Turns what runs showed into findings: gathers the evidence, names the rule, points at the line, folds alike ones. Pure functions."""
+"""Turns what runs showed into findings: evidence, rule, line of code, and alike ones folded. Pure functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from ..model import (
     Outcome,
     Output,
     Recording,
-    Rule,
     Scenario,
     Splice,
 )
@@ -105,7 +104,11 @@ class Judge:
     def without(self, case: Case, other: Case) -> Case:
         """The case less the differences that another shows too, on outputs of tasks other than the crashed one."""
         shared = {difference.output for difference in other.differences}
-        kept = [d for d in case.differences if d.output not in shared or self._writer({d.output}) == case.scenario.task_id]
+        kept = [
+            d
+            for d in case.differences
+            if d.output not in shared or self._writer({d.output}) == case.scenario.task_id
+        ]
         return replace(case, differences=tuple(kept))
 
     def finding(self, case: Case, same_day_is_fine: bool | None) -> Finding:
@@ -117,7 +120,7 @@ class Judge:
             where, task_id = self._where_it_died(case.state), scenario.task_id
         else:
             where, task_id = self._first_effect_on(names), self._writer(names) or scenario.task_id
-        last, following = self._effects_around(case.state)
+        last, following = self.effects_around(case.state)
         return Finding(
             rule=classify(evidence),
             dag_id=scenario.dag_id,
@@ -213,7 +216,8 @@ class Judge:
     def _following(self, attempt: int, index: int) -> list[Effect]:
         return [effect for effect in self._recording.effects[index + 1 :] if effect.attempt == attempt]
 
-    def _effects_around(self, state: CrashState | None) -> tuple[str, str]:
+    def effects_around(self, state: CrashState | None) -> tuple[str, str]:
+        """The last effect that became durable and the first that did not, in words; empty without a crash."""
         if state is None:
             return "", ""
         point = state.point

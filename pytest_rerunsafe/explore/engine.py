@@ -1,4 +1,4 @@
-"""One process's Airflow with its world: records clean runs and runs recoveries. Lives in a forked process, never in pytest's own."""
+"""One process's Airflow with its world: records clean runs, runs recoveries. Lives in forked processes only."""
 
 from __future__ import annotations
 
@@ -115,11 +115,17 @@ class Engine:
         folder = os.path.dirname(file)
         (dag,) = self.load(LoadJob(file=file, folder=folder)).dags
         clean = self.record(
-            RecordJob(dag=dag, folder=folder, logical_date=dag.logical_date, delay_s=0, seed="", prepares=False)
+            RecordJob(
+                dag=dag, folder=folder, logical_date=dag.logical_date, delay_s=0, seed="", prepares=False
+            )
         )
         starts = tuple(
             Start(
-                world=clean.final, task_id=dag.tasks[0].task_id, map_index=-1, is_crash=False, recovery=recovery
+                world=clean.final,
+                task_id=dag.tasks[0].task_id,
+                map_index=-1,
+                is_crash=False,
+                recovery=recovery,
             )
             for recovery in (RecoveryKind.CLEAR_RUN, RecoveryKind.CLEAR_DOWNSTREAM)
         )
@@ -488,7 +494,9 @@ class Engine:
 
     def _world(self) -> WorldState:
         self._metadata.capture()
-        return WorldState(files=dict(self._files.state), rows=dict(self._metadata.rows), clock=self._clock.now)
+        return WorldState(
+            files=dict(self._files.state), rows=dict(self._metadata.rows), clock=self._clock.now
+        )
 
     def _place_inputs(self, job: RecordJob) -> None:
         """Let the project's conftest put the DAG's inputs in place.
@@ -508,7 +516,11 @@ class Engine:
         """The DagBag of a file, parsed as the DAG processor does; the reason as text if that process would have ended."""
         answers = Answers(None, on_effect=self._journal.metadata_changed)
         try:
-            with self._guard.up(), cpu_bound(ATTEMPT_CPU_S, self._out_of_time), attempts.supervised_by(answers):
+            with (
+                self._guard.up(),
+                cpu_bound(ATTEMPT_CPU_S, self._out_of_time),
+                attempts.supervised_by(answers),
+            ):
                 return self._load_bag(file, folder)
         except ProcessExited as exited:
             return f"Loading the file ended the process with exit code {exited.exit_code}."

@@ -6,7 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from ..model import Effect, FileChange, Files, Node, NodeKind, Row, RowChange, RowKey, Rows, Splice, WorldState
+from ..model import (
+    Effect,
+    FileChange,
+    Files,
+    Node,
+    NodeKind,
+    Row,
+    RowChange,
+    RowKey,
+    Rows,
+    Splice,
+    WorldState,
+)
 
 TEAR = 8192
 """Bytes of CPython's `io.DEFAULT_BUFFER_SIZE` before 3.15: a longer write may leave in pieces."""

@@ -151,7 +151,9 @@ class _Identity:
             self.total += self._digests[key]
 
 
-def _choose(effects: Sequence[Effect], points: Sequence[CrashPoint], profile: Profile) -> tuple[CrashPoint, ...]:
+def _choose(
+    effects: Sequence[Effect], points: Sequence[CrashPoint], profile: Profile
+) -> tuple[CrashPoint, ...]:
     """Representatives: of the points with the same call stack and kind of effect the first, second, middle and last.
 
     Pathfinder (OOPSLA 2025) found that alike call stacks leave states that fail alike.
@@ -168,4 +170,3 @@ def _choose(effects: Sequence[Effect], points: Sequence[CrashPoint], profile: Pr
         picks = {last} if profile is Profile.FAST else {0, 1, last // 2, last}
         wanted |= {group[pick] for pick in picks if pick <= last}
     return tuple(points[position] for position in sorted(wanted))
-

@@ -65,7 +65,9 @@ class Pool:
         jobs: Sequence[Job],
     ) -> None:
         ready = selector.select(SILENCE_S)
-        silent = [key.data for key in selector.get_map().values() if key.data.job is not None] if not ready else []
+        silent = (
+            [key.data for key in selector.get_map().values() if key.data.job is not None] if not ready else []
+        )
         for worker in silent:
             answers[worker.job] = Lost(_SILENT)
             self._replace(worker, selector, waiting, jobs)

@@ -43,7 +43,6 @@ class CrashTrials:
     """The trials of one task's crashes."""
 
     trials: tuple[Trial, ...]
-    executed_lines: int
     distinct: int
     explored: int
 
@@ -87,8 +86,8 @@ def _different_clears(dag: DagInfo, task_id: str) -> Iterator[RecoveryKind]:
             yield recovery
 
 
-def crash_trials(dag: DagInfo, recording: Recording, lines: Recording, task_id: str, profile: Profile) -> CrashTrials:
-    """All that is tried for the check `crash.<task_id>`; `lines` is a recording that counted executed lines."""
+def crash_trials(dag: DagInfo, recording: Recording, task_id: str, profile: Profile) -> CrashTrials:
+    """All that is tried for the check `crash.<task_id>`."""
     trials: list[Trial] = []
     distinct = explored = 0
     for index in _attempts(recording, task_id, profile):
@@ -97,10 +96,9 @@ def crash_trials(dag: DagInfo, recording: Recording, lines: Recording, task_id: 
         distinct += exploration.distinct
         explored += len(exploration.states)
         for state in exploration.states:
-            for recovery in recoveries(dag, task_id, attempt.may_retry, profile):
-                trials.append(_crash_trial(dag, attempt, state, recovery))
-    executed = sum(a.executed_lines for a in lines.outcome.attempts if a.task_id == task_id)
-    return CrashTrials(trials=tuple(trials), executed_lines=executed, distinct=distinct, explored=explored)
+            kinds = recoveries(dag, task_id, attempt.may_retry, profile)
+            trials += [_crash_trial(dag, attempt, state, recovery) for recovery in kinds]
+    return CrashTrials(trials=tuple(trials), distinct=distinct, explored=explored)
 
 
 def _attempts(recording: Recording, task_id: str, profile: Profile) -> list[int]:
@@ -126,14 +124,17 @@ def _crash_trial(dag: DagInfo, attempt: Attempt, state: CrashState, recovery: Re
 
 def rerun_trials(dag: DagInfo, recording: Recording) -> tuple[Trial, ...]:
     """All that is tried for the check `rerun`: clears after the run has ended well."""
-    found: list[Trial] = []
-    for task in dag.tasks:
-        for recovery in _different_clears(dag, task.task_id):
-            if recovery in (RecoveryKind.CLEAR_TASK, RecoveryKind.CLEAR_DOWNSTREAM):
-                found.append(_rerun_trial(dag, recording, task.task_id, recovery))
-    for recovery in (RecoveryKind.CLEAR_RUN, RecoveryKind.CLEAR_RUN_DAY_LATER):
-        found.append(_rerun_trial(dag, recording, "", recovery))
-    return tuple(found)
+    of_tasks = [
+        _rerun_trial(dag, recording, task.task_id, recovery)
+        for task in dag.tasks
+        for recovery in _different_clears(dag, task.task_id)
+        if recovery in (RecoveryKind.CLEAR_TASK, RecoveryKind.CLEAR_DOWNSTREAM)
+    ]
+    of_run = [
+        _rerun_trial(dag, recording, "", recovery)
+        for recovery in (RecoveryKind.CLEAR_RUN, RecoveryKind.CLEAR_RUN_DAY_LATER)
+    ]
+    return (*of_tasks, *of_run)
 
 
 def _rerun_trial(dag: DagInfo, recording: Recording, task_id: str, recovery: RecoveryKind) -> Trial:

@@ -36,7 +36,9 @@ class Sources:
             return found
 
     def _find(self, filename: str) -> str | None:
-        is_foreign = filename.startswith(self._foreign) or not _FOREIGN_PARTS.isdisjoint(filename.split(os.sep))
+        is_foreign = filename.startswith(self._foreign) or not _FOREIGN_PARTS.isdisjoint(
+            filename.split(os.sep)
+        )
         if is_foreign or not filename.startswith(self._root):
             return None
         return filename[len(self._root) :].replace(os.sep, "/")
@@ -113,4 +115,3 @@ class Sources:
             yield lambda: count
         finally:
             sys.settrace(before)
-

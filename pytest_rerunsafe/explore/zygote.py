@@ -9,6 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -64,10 +65,8 @@ class Zygote:
     def close(self) -> None:
         """End it. Workers end when their channels close."""
         self._channel.close()
-        try:
+        with suppress(ChildProcessError):  # somebody has reaped it for us
             os.waitpid(self._pid, 0)
-        except ChildProcessError:
-            pass  # somebody reaped it for us
 
 
 def _fork() -> int:

@@ -447,9 +447,8 @@ def limit_resources(memory_bytes: int = DEFAULT_MEMORY_BYTES) -> None:
     `memory_bytes` come on top of what the process has now. The hard limits stay, so that code of ours can
     write inside `real_files_allowed`.
     """
-    signal.signal(
-        signal.SIGXFSZ, signal.SIG_IGN
-    )  # the write fails with EFBIG; the signal would end the process
+    # The write fails with EFBIG; the signal would end the process.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     _set_soft_limit(resource.RLIMIT_FSIZE, 0)
     _set_soft_limit(resource.RLIMIT_CORE, 0)
     present = _virtual_bytes()

@@ -110,9 +110,8 @@ def _keep_namespace(namespace: dict[str, Any]) -> Restore:
 
 def _drop_new_names(namespace: dict[str, Any], saved: dict[str, Any]) -> None:
     for name in namespace.keys() - saved.keys():
-        if not isinstance(
-            namespace[name], ModuleType
-        ):  # a submodule is imported once, its parent must keep it
+        # A submodule is imported once: its parent must keep it.
+        if not isinstance(namespace[name], ModuleType):
             del namespace[name]
 
 
