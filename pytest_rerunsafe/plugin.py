@@ -314,8 +314,6 @@ class Verdicts:
         from .items import TRANSPORT
         from .report.json import from_transport
 
-        if report.when != "call":
-            return
         for name, text in report.user_properties:
             if name == TRANSPORT:
                 self._by_item[report.nodeid] = from_transport(str(text))

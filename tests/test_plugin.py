@@ -404,7 +404,9 @@ def test_a_test_is_a_dag_file_only_if_it_holds_a_dag(project: Project) -> None:
     assert project.ids("tests") == ["tests/test_dags.py::test_x", "dags/d.py::default::c"]
     project.write("tests/test_dags.py", "# airflow\n# dag both: c safe\ndef test_x(): pass")
     both = ["tests/test_dags.py::test_x", "tests/test_dags.py::both::c"]
+    (project.path / "calls.log").unlink()
     assert project.ids("tests") == both
+    assert project.calls().count("load test_dags.py") == 1
     assert project.ids("tests/test_dags.py") == both
     assert project.ids("tests/test_dags.py::both::c") == both[1:]
 

@@ -51,6 +51,8 @@ CLEARED_S = 600.0
 """From the end of a run until a person clears it."""
 DAY_S = 86_400.0
 THREADS_S = 2.0
+_REAL_MODULES = tuple(f"pytest_rerunsafe.{name}" for name in ("explore.channel", "explore.pool", "explore.zygote"))
+"""Modules of ours that work on the real operating system."""
 
 Prepare = Callable[[str, Any, World], None]
 """Puts a DAG's inputs in place: DAG file, Airflow DAG, world."""
@@ -100,10 +102,11 @@ class Engine:
         self._runs: dict[str, tuple[object, scheduling.Run]] = {}
 
     def _put_patches_on(self, rootdir: Path) -> None:
+        folders = _system_folders()  # before the file system is a fake one
         self._guard.install()
-        self._files = FileStore(skip_modules=("pytest_rerunsafe", "multiprocessing", "faulthandler"))
+        self._files = FileStore(skip_modules=_REAL_MODULES, on_unsupported=self._unsupported)
         self._files.start()
-        self._files.mount(rootdir, _system_folders())
+        self._files.mount(rootdir, folders)
         self._clock = Clock.start(EPOCH)
         self._entropy = Entropy.start("")
         os.chdir(rootdir)
@@ -441,6 +444,15 @@ class Engine:
                 )
             )
         self._files.drop_open_files()
+
+    def _unsupported(self, what: str) -> None:
+        self._journal.blocked(
+            Obstacle(
+                what=f"{what} cannot be followed",
+                where=self._journal.where(sys._getframe(1)),
+                remedy="Read and write the file with `open` instead, or `skip` the DAG with a reason.",
+            )
+        )
 
     def _freeze(self) -> None:
         """The process has gone: what code of it still runs here changes nothing any more."""

@@ -1,0 +1,80 @@
+"""DAG files under test: written into a project of their own, checked by a real checker with real Airflow."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pytest_rerunsafe.check import Checker
+from pytest_rerunsafe.model import CheckResult, DagInfo, Finding, LoadedFile, Verdict
+from pytest_rerunsafe.settings import Settings
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """The results of all checks of one DAG."""
+
+    results: dict[str, CheckResult]
+
+    @property
+    def worst(self) -> Verdict:
+        """The worst verdict."""
+        return min((result.verdict for result in self.results.values()), key=list(Verdict).index)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The findings of all checks."""
+        return tuple(finding for result in self.results.values() for finding in result.findings)
+
+    @property
+    def rules(self) -> set[str]:
+        """The rules that were broken."""
+        return {str(finding.rule) for finding in self.findings}
+
+    def __getitem__(self, check: str) -> CheckResult:
+        return self.results[check]
+
+
+class Project:
+    """A folder of DAG files and the checker for it; one checker for many tests, for it takes seconds to start."""
+
+    def __init__(self, root: Path, settings: Settings) -> None:
+        self.root = root
+        self.checker = Checker(settings=settings, rootdir=root, prepare=_prepare)
+
+    def write(self, name: str, source: str, prepare: str = "") -> str:
+        """Write a DAG file, and what puts its inputs in place (`world` is there); its path."""
+        path = self.root / "dags" / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(textwrap.dedent(source))
+        path.with_suffix(".inputs").write_text(textwrap.dedent(prepare))
+        return str(path)
+
+    def load(self, name: str, source: str) -> LoadedFile:
+        """What a DAG file holds."""
+        return self.checker.load(self.write(name, source))
+
+    def check(self, name: str, source: str, prepare: str = "", dag_id: str | None = None) -> Verdicts:
+        """All checks of the only DAG of a file, or of the one named."""
+        loaded = self.checker.load(self.write(name, source, prepare))
+        assert not loaded.error, loaded.error
+        dags = [dag for dag in loaded.dags if dag_id in (None, dag.dag_id)]
+        assert len(dags) == 1, f"{len(dags)} DAGs in {name}"
+        return self.check_dag(dags[0])
+
+    def check_dag(self, dag: DagInfo) -> Verdicts:
+        """All checks of a DAG."""
+        return Verdicts({check: self.checker.run(dag, check) for check in self.checker.checks_of(dag)})
+
+
+def project(root: Path, settings: Settings | None = None) -> Iterator[Project]:
+    """A project with its checker, for a fixture to yield from."""
+    made = Project(root, settings or Settings())
+    yield made
+    made.checker.close()
+
+
+def _prepare(file: str, dag: object, world: object) -> None:
+    exec(Path(file).with_suffix(".inputs").read_text(), {"world": world, "dag": dag})
