@@ -39,8 +39,8 @@ from .settings import Settings
 
 START_S = 433.0
 """From the end of the data interval to the start of the clean run. No round number: nothing coincides by chance."""
-OTHER_CLOCK_S = START_S + 2 * 86_400 + 5 * 3_600 + 2_472
-"""The same for the run by another clock: another day, hour, minute and second."""
+OTHER_CLOCK_S = START_S + 86_400 + 3_600 + 2_472
+"""The same for the run by another clock: another hour, minute and second, on the day of a rerun the day after."""
 
 
 class CheckerError(Exception):
@@ -267,7 +267,7 @@ class Study:
 
     def _try(self, trials: Sequence[Trial], *, keeps_log: bool = False) -> list[Outcome | Lost | Failed]:
         """How each trial ended. Trials share a worker; those that took it down with others in it are tried alone."""
-        jobs = jobs_of(trials, self._dag, self._folder, self._reference.situations, keeps_log=keeps_log)
+        jobs = jobs_of(trials, self._dag, self._folder, self._clean.situations, keeps_log=keeps_log)
         ended: list[Outcome | Lost | Failed] = []
         for job, answer in zip(jobs, self._run(jobs), strict=True):
             if isinstance(answer, Done):
@@ -286,12 +286,13 @@ class Study:
         """The outcome with what was not run, because it would have gone as in the clean run."""
         if outcome.as_clean_from is None:
             return outcome
-        clean = self._reference.outcome
+        number, attempts = outcome.as_clean_from
+        clean = self._clean.outcomes[number]
         return replace(
             outcome,
             task_states=clean.task_states,
             outputs=clean.outputs,
-            attempts=(*outcome.attempts, *clean.attempts[outcome.as_clean_from :]),
+            attempts=(*outcome.attempts, *clean.attempts[attempts:]),
         )
 
     def _findings(self, cases: Sequence[Case]) -> tuple[Finding, ...]:

@@ -20,6 +20,7 @@ from .model import (
     Finding,
     Location,
     Obstacle,
+    Outcome,
     Output,
     Recording,
     Rule,
@@ -39,6 +40,10 @@ class CleanRuns:
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     reference: Recording | None = None
+    outcomes: tuple[Outcome, ...] = ()
+    """Of the reference and of the run by another clock: how a rerun may end that has become like one of them."""
+    situations: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    """What the world was in these runs: which of `outcomes`, and the number of its attempts before."""
     executed_lines: Mapping[str, int] = field(default_factory=dict)
     """Lines of the project's code that a task's attempts run, by task id."""
     volatility: Volatility = field(default_factory=Volatility.none)
@@ -95,6 +100,8 @@ class _Judgement:
             findings=findings,
             notes=volatility.notes(),
             reference=self._reference,
+            outcomes=(self._reference.outcome, self._other_clock.outcome),
+            situations=_situations(self._reference, self._other_clock),
             executed_lines=_executed_lines(self._other_clock),
             volatility=volatility,
             stops=DISAGREE if disagreements else None,
@@ -242,6 +249,15 @@ class _Judgement:
         return next(
             (effect for effect in self._reference.effects if any(p == path for p, _ in effect.files)), None
         )
+
+
+def _situations(*recordings: Recording) -> dict[str, tuple[int, int]]:
+    """Those of all runs; of the first where several were in the same."""
+    found: dict[str, tuple[int, int]] = {}
+    for number, recording in enumerate(recordings):
+        for situation, attempts in recording.situations.items():
+            found.setdefault(situation, (number, attempts))
+    return found
 
 
 def _executed_lines(recording: Recording) -> dict[str, int]:

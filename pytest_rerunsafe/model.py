@@ -164,9 +164,9 @@ class Outcome:
     attempts: tuple[Attempt, ...]
     outputs: Mapping[str, Output]
     obstacles: tuple[Obstacle, ...] = ()
-    as_clean_from: int | None = None
-    """If the rest was not run, because the world had become what it was in the clean run: the attempt of the clean run
-    that comes next. `outputs` and `task_states` are then empty."""
+    as_clean_from: tuple[int, int] | None = None
+    """If the rest was not run, because the world had become what it was in a clean run: the number of that run, and its
+    attempt that comes next. `outputs` and `task_states` are then empty."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +179,7 @@ class Recording:
     final: WorldState
     outcome: Outcome
     situations: Mapping[str, int]
-    """What the world was each time when tasks were queued, as a digest, and the number of attempts before."""
+    """What the world was between attempts, as a digest, and the number of attempts before."""
 
 
 # --- scenarios --------------------------------------------------------------------------------

@@ -1,5 +1,16 @@
-"""What all tests share: pytest's own tool for testing plugins."""
+"""What all tests share: pytest's own tool for testing plugins, and one checker for all DAGs under test."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
+from dag_projects import Project, project
+
 pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(scope="session")
+def dags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """A project for DAG files; its checker takes seconds to start and serves all tests of a pytest process."""
+    yield from project(tmp_path_factory.mktemp("project").resolve())

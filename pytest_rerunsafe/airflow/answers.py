@@ -7,7 +7,8 @@ The supervisor's part (what a message asks of the server, what a missing value i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from copy import deepcopy
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +31,8 @@ from fastapi import HTTPException
 
 from .metadata import session
 
+Ask = Callable[[str, Callable[[], Any]], Any]
+"""Puts a question to Airflow: what tells it from others, and the function that answers it."""
 OnEffect = Callable[[str, str], None]
 """Kind and target of what a message changed durably."""
 
@@ -49,11 +52,13 @@ class Answers:
     def __init__(
         self,
         ti_id: Any,
+        ask: Ask,
         *,
         on_effect: OnEffect,
         is_stale: Callable[[str, str], bool] = lambda task_id, key: False,
     ) -> None:
         self._ti_id = ti_id
+        self._ask = ask
         self._on_effect = on_effect
         self._is_stale = is_stale
         self.reads: dict[str, bool] = {}
@@ -76,7 +81,14 @@ class Answers:
         return self.send(msg)
 
     def call(self, route: Callable[..., Any], **arguments: Any) -> Any:
-        """What a route function returns; it is given those of FastAPI's dependencies that this version's has."""
+        """What a route function returns, not to be changed.
+
+        The function is given those of FastAPI's dependencies that this version's has.
+        """
+        question = f"{route.__module__}.{route.__name__} {self._ti_id} {sorted(arguments.items())}"
+        return self._ask(question, lambda: self._call(route, arguments))
+
+    def _call(self, route: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
         wanted = _parameters(route)
         with session() as opened:
             offered = {
@@ -150,12 +162,12 @@ class Answers:
         if found is None:
             return comms.XComResult(key=msg.key, value=None)
         self._note_read(msg)
-        return comms.XComResult(key=msg.key, value=found.value)
+        return comms.XComResult(key=msg.key, value=deepcopy(found.value))
 
     def _get_xcom_count(self, msg: Any) -> Any:
         response = SimpleNamespace(headers={})
         query = XComModel.get_many(run_id=msg.run_id, key=msg.key, task_ids=msg.task_id, dag_ids=msg.dag_id)
-        self.call(xcoms.head_xcom, **_xcom(msg, index=None), response=response, xcom_query=query)
+        self._call(xcoms.head_xcom, {**_xcom(msg, index=None), "response": response, "xcom_query": query})
         return comms.XComCountResponse(len=int(response.headers["Content-Range"].split()[-1]))
 
     def _get_xcom_item(self, msg: Any) -> Any:
@@ -164,14 +176,15 @@ class Answers:
             detail = {"task_id": msg.task_id, "key": msg.key, "offset": msg.offset}
             return comms.ErrorResponse(error=ErrorType.XCOM_NOT_FOUND, detail=detail)
         self._note_read(msg)
-        return comms.XComSequenceIndexResult(root=found.root)
+        return comms.XComSequenceIndexResult(root=deepcopy(found.root))
 
     def _get_xcom_slice(self, msg: Any) -> Any:
         chosen = _given(msg, "start", "stop", "step", "include_prior_dates")
         params = xcoms.GetXComSliceFilterParams(**chosen)
         found = self.call(xcoms.get_mapped_xcom_by_slice, **_xcom(msg), params=params)
-        self._note_read(msg)
-        return comms.XComSequenceSliceResult(root=found.root)
+        if found.root:
+            self._note_read(msg)
+        return comms.XComSequenceSliceResult(root=deepcopy(found.root))
 
     # --- Variables and Connections ---
 
@@ -217,7 +230,7 @@ class Answers:
 
     def _get_task_states(self, msg: Any) -> Any:
         found = self.call(task_instances.get_task_instance_states, **_criteria(msg))
-        return comms.TaskStatesResult(task_states=found.task_states)
+        return comms.TaskStatesResult(task_states=deepcopy(found.task_states))
 
     def _get_dr_count(self, msg: Any) -> Any:
         chosen = _given(msg, "dag_id", "logical_dates", "run_ids", "states")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import ItemsView, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 import sqlalchemy
 from airflow import settings
@@ -33,8 +34,25 @@ class _Table:
     """Whether the rowid is a column of its own, not one of `columns`."""
 
 
+_MOST_ANSWERS = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What Airflow answered in some state, and what that changed."""
+
+    value: Any
+    error: Exception | None
+    changes: tuple[RowChange, ...]
+
+
+def _digest(item: tuple[RowKey, Row]) -> int:
+    """A number whose sum over all rows tells states apart."""
+    return hash(item) + (hash((item, None)) << 64)
+
+
 class MetadataStore:
-    """The database: `capture` tells what changed, `restore` makes it equal to a value."""
+    """The database: `capture` tells what changed, `restore` makes it equal to a value, `ask` puts a question to Airflow."""
 
     def __init__(self) -> None:
         self._connection = sqlite3.connect(":memory:", factory=_Connection, check_same_thread=False)
@@ -43,6 +61,11 @@ class MetadataStore:
         self._tables = {name: self._describe(name) for name in self._table_names()}
         self._watch()
         self._mirror: dict[RowKey, Row] = dict(self._read_all())
+        self._digest = sum(map(_digest, self._mirror.items()))
+        self._changes: list[RowChange] = []
+        self._known: dict[tuple[int, object], _Answer] = {}
+        self.aside: Callable[[], AbstractContextManager[object]] = nullcontext
+        """Put around whatever Airflow does, so that it depends on the rows and the clock alone."""
 
     def _install_engine(self) -> None:
         engine = sqlalchemy.create_engine("sqlite://", creator=lambda: self._connection, poolclass=StaticPool)
@@ -121,45 +144,95 @@ class MetadataStore:
         return self._tables[table].columns
 
     def capture(self) -> tuple[RowChange, ...]:
-        """What changed since the last capture or restore, sorted by table and rowid; None stands for a row that went."""
-        touched = self._connection.execute(
-            "SELECT DISTINCT tbl, rid FROM touched ORDER BY tbl, rid"
-        ).fetchall()
+        """What changed since the last capture or restore, in the order of the changes; None stands for a row that went."""
+        self._collect()
+        changes = tuple(self._changes)
+        self._changes.clear()
+        return changes
+
+    def _collect(self) -> list[RowChange]:
+        """Take note of the rows that were touched; those that changed, sorted by table and rowid."""
+        touched = self._connection.execute("SELECT DISTINCT tbl, rid FROM touched ORDER BY tbl, rid").fetchall()
         if not touched:
-            return ()
+            return []
         self._connection.execute("DELETE FROM touched")
         self._connection.commit()
-        return tuple(change for key in touched if (change := self._read_again(key)) is not None)
+        changes = [change for key in touched if (change := self._read_again(key)) is not None]
+        self._note(changes)
+        self._changes += changes
+        return changes
 
     def _read_again(self, key: RowKey) -> RowChange | None:
         table, rowid = key
         row: Row | None = self._connection.execute(self._tables[table].select, (rowid,)).fetchone()
-        if row == self._mirror.get(key):
-            return None
-        if row is None:
-            del self._mirror[key]
+        return None if row == self._mirror.get(key) else (key, row)
+
+    def _note(self, changes: Iterable[RowChange]) -> None:
+        """Keep the mirror and its digest up to date."""
+        for key, row in changes:
+            if (before := self._mirror.pop(key, None)) is not None:
+                self._digest -= _digest((key, before))
+            if row is not None:
+                self._mirror[key] = row
+                self._digest += _digest((key, row))
+
+    def ask(self, question: Hashable, function: Callable[[], Any]) -> Any:
+        """What Airflow answers in the present state, changes included.
+
+        Airflow's part in a run is a function of the rows, the clock and the question, and recoveries ask the same ones
+        from the same rows again and again: each is put to Airflow once. `question` must tell all but the rows.
+        """
+        self._collect()
+        key = (self._digest, question)
+        answer = self._known.get(key)
+        if answer is None:
+            if len(self._known) >= _MOST_ANSWERS:
+                self._known.clear()
+            answer = self._known[key] = self._put(function)
         else:
-            self._mirror[key] = row
-        return key, row
+            self._change(answer.changes)
+        if answer.error is not None:
+            raise answer.error
+        return answer.value
+
+    def _put(self, function: Callable[[], Any]) -> _Answer:
+        value = error = None
+        with self.aside():
+            try:
+                value = function()
+            except Exception as raised:
+                error = raised
+        return _Answer(value, error, tuple(self._collect()))
+
+    def _change(self, changes: Sequence[RowChange]) -> None:
+        """Make changes that Airflow has made before."""
+        self._write(changes)
+        self._note(changes)
+        self._changes += changes
+
+    def _write(self, changes: Iterable[RowChange]) -> None:
+        run = self._connection.execute
+        run("PRAGMA foreign_keys = OFF")
+        # All deletions first: two rows may have swapped the values of a unique column.
+        for key, _ in changes:
+            if key in self._mirror:
+                run(self._tables[key[0]].delete, (key[1],))
+        for key, row in changes:
+            if row is not None:
+                self._insert(key, row)
+        run("DELETE FROM touched")
+        self._connection.commit()
+        run("PRAGMA foreign_keys = ON")
 
     def restore(self, rows: Rows) -> None:
         """Make the database equal to `rows`; touches only the rows that differ."""
         self._forget_sessions()
         self.capture()
-        run = self._connection.execute
-        run("PRAGMA foreign_keys = OFF")
         mirror = self._mirror
-        gone = [key for key, row in mirror.items() if rows.get(key) is not row and rows.get(key) != row]
-        # All deletions first: two rows may have swapped the values of a unique column.
-        for key in gone:
-            run(self._tables[key[0]].delete, (key[1],))
-            del mirror[key]
-        for key in rows.keys() - mirror.keys():
-            self._insert(key, rows[key])
-            mirror[key] = rows[key]
-        run("DELETE FROM touched")
-        self._connection.commit()
-        run("PRAGMA foreign_keys = ON")
+        changes: list[RowChange] = [(key, None) for key in mirror.keys() - rows.keys()]
+        changes += [(key, row) for key, row in rows.items() if (b := mirror.get(key)) is not row and b != row]
+        self._write(changes)
+        self._note(changes)
 
     def _insert(self, key: RowKey, row: Row) -> None:
         table = self._tables[key[0]]

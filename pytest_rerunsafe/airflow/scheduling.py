@@ -14,6 +14,7 @@ from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from sqlalchemy import select, update
 
 from . import loading
+from .answers import Ask
 from .metadata import session
 
 RUN_ID = "rerunsafe"
@@ -32,9 +33,9 @@ class QueuedTask:
 class Run:
     """The DagRun under test of one DAG, as it stands in the metadata database."""
 
-    def __init__(self, dag_id: str) -> None:
+    def __init__(self, dag_id: str, ask: Ask) -> None:
         self.dag = loading.stored_dag(dag_id)
-        self._states: dict[str, Any] = {}
+        self._ask = ask
 
     def create(self, logical_date: datetime) -> None:
         """Make the DagRun, running, with its task instances."""
@@ -59,6 +60,10 @@ class Run:
 
     def step(self) -> tuple[str, tuple[QueuedTask, ...]]:
         """One turn of the scheduler: the DagRun's state after it, and what it queued, in the order that workers take it."""
+        turned: tuple[str, tuple[QueuedTask, ...]] = self._ask(f"step {self.dag.dag_id}", self._step)
+        return turned
+
+    def _step(self) -> tuple[str, tuple[QueuedTask, ...]]:
         with session() as opened:
             run = self._load(opened)
             if run.state == DagRunState.QUEUED:  # after a clear; the scheduler starts queued runs first
@@ -125,6 +130,11 @@ class Run:
 
     def report_death(self, task_id: str, map_index: int) -> str:
         """The task instance's state after its worker was lost: what the scheduler does when heartbeats stay away."""
+        question = f"death {self.dag.dag_id} {task_id} {map_index}"
+        state: str = self._ask(question, lambda: self._report_death(task_id, map_index))
+        return state
+
+    def _report_death(self, task_id: str, map_index: int) -> str:
         with session() as opened:
             ti = self._task_instance(opened, task_id, map_index)
             ti.task = self.dag.get_task(task_id)
@@ -144,6 +154,11 @@ class Run:
 
     def clear(self, task_ids: Collection[str] | None, *, only_failed: bool = False) -> int:
         """Clear tasks of the run (all if None) as Airflow's own clear does; the number of task instances cleared."""
+        question = f"clear {self.dag.dag_id} {task_ids} {only_failed}"
+        count: int = self._ask(question, lambda: self._clear(task_ids, only_failed))
+        return count
+
+    def _clear(self, task_ids: Collection[str] | None, only_failed: bool) -> int:
         with session() as opened:
             count = self.dag.clear(
                 task_ids=None if task_ids is None else list(task_ids),
@@ -168,6 +183,9 @@ class Run:
 
     def task_states(self) -> dict[str, str]:
         """By task id, `task_id[map_index]` for mapped ones, sorted."""
+        return dict(self._ask(f"states {self.dag.dag_id}", self._task_states))
+
+    def _task_states(self) -> dict[str, str]:
         with session() as opened:
             found = opened.execute(
                 select(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state)

@@ -64,11 +64,11 @@ class NotRun(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """How a situation goes on: as the rest of an outcome, None standing for the clean run's."""
+    """How a situation goes on: as the rest of an outcome, None standing for that of a clean run."""
 
     outcome: Outcome | None
-    attempts: int
-    """Attempts of that run before the situation."""
+    place: tuple[int, int]
+    """Which of the clean runs, and the number of its attempts before the situation."""
 
 
 class Engine:
@@ -91,6 +91,7 @@ class Engine:
         )
         self._frozen: tuple[int, WorldState] | None = None
         self._put_patches_on(rootdir)
+        self._metadata.aside = lambda: self._entropy.aside(f"airflow/{self._clock.now}")
         self._base = WorldState(files={}, rows=dict(self._metadata.rows), clock=EPOCH)
         self._seed = ""
         self._stale: Callable[[str, str], bool] = lambda task_id, key: False
@@ -180,7 +181,9 @@ class Engine:
         state = self._drive(run, self._attempt_of(job, bag), True, may_jump=True)
         outcome = self._outcome(run, state)
         if not job.keeps_effects:
-            return Recording(initial=initial, effects=(), final=initial, outcome=outcome, situations={})
+            return Recording(
+                initial=initial, effects=(), final=initial, outcome=outcome, situations=self._situations
+            )
         return Recording(
             initial=initial,
             effects=tuple(self._journal.effects),
@@ -195,7 +198,7 @@ class Engine:
         What comes after a situation is run once: the world, not the way there, decides how it goes on.
         """
         self._died = None
-        self._endings = {situation: _Ending(None, done) for situation, done in job.clean.items()}
+        self._endings = {situation: _Ending(None, place) for situation, place in job.clean.items()}
         return tuple(self._recover(job, start) for start in job.starts)
 
     def _recover(self, job: RecoverJob, start: Start) -> Outcome:
@@ -232,7 +235,7 @@ class Engine:
         ending = self._ending
         outcome = self._outcome(run, state) if ending is None else self._continued(ending)
         for situation, done in self._situations.items():
-            self._endings.setdefault(situation, _Ending(outcome, done))
+            self._endings.setdefault(situation, _Ending(outcome, (0, done)))
         return outcome
 
     def _continued(self, ending: _Ending) -> Outcome:
@@ -245,9 +248,9 @@ class Engine:
                 attempts=mine,
                 outputs={},
                 obstacles=tuple(self._journal.obstacles),
-                as_clean_from=ending.attempts,
+                as_clean_from=ending.place,
             )
-        rest = ending.outcome.attempts[ending.attempts :]
+        rest = ending.outcome.attempts[ending.place[1] :]
         obstacles = dict.fromkeys((*self._journal.obstacles, *ending.outcome.obstacles))
         return replace(ending.outcome, attempts=(*mine, *rest), obstacles=tuple(obstacles))
 
@@ -305,11 +308,13 @@ class Engine:
         """
         seen: dict[str, str] = {}
         for _ in range(MAX_TURNS):
+            if may_jump and self._arrive(run.dag.dag_id):
+                return "jumped"
             state, queued = run.step()
             self._journal.scheduler_turned()
-            if queued and may_jump and self._arrive(run.dag.dag_id):
-                return "jumped"
             for task in queued:
+                if may_jump and self._arrive(run.dag.dag_id):
+                    return "jumped"
                 attempt(run, task, keeps_log)
             if queued:
                 continue
@@ -376,7 +381,7 @@ class Engine:
             try_number=task.try_number,
             started=self._clock.now,
         )
-        answers = Answers(task.id, on_effect=journal.metadata_changed, is_stale=self._stale)
+        answers = Answers(task.id, self._ask, on_effect=journal.metadata_changed, is_stale=self._stale)
         attempt = attempts.Attempt(task, answers)
         opened.may_retry = attempt.may_retry
         journal.metadata_changed("state", "running")
@@ -501,8 +506,11 @@ class Engine:
         stored = self._metadata.table("serialized_dag")
         known = self._runs.get(dag_id)
         if known is None or known[0] != stored:
-            known = self._runs[dag_id] = stored, scheduling.Run(dag_id)
+            known = self._runs[dag_id] = stored, scheduling.Run(dag_id, self._ask)
         return known[1]
+
+    def _ask(self, question: str, function: Callable[[], Any]) -> Any:
+        return self._metadata.ask((self._clock.now, question), function)
 
     def _world(self) -> WorldState:
         self._metadata.capture()
@@ -526,7 +534,7 @@ class Engine:
 
     def _parse(self, file: str, folder: str) -> Any:
         """The DagBag of a file, parsed as the DAG processor does; the reason as text if that process would have ended."""
-        answers = Answers(None, on_effect=self._journal.metadata_changed)
+        answers = Answers(None, self._ask, on_effect=self._journal.metadata_changed)
         try:
             with (
                 self._guard.up(),

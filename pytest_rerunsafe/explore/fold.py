@@ -74,6 +74,8 @@ def torn(effect: Effect) -> Effect | None:
 
     Half of it, in whole buffers, has become durable.
     """
+    if effect.kind != "write":  # a rename is whole or not at all
+        return None
     changes = tuple(_torn_change(change) for change in effect.files)
     return None if changes == effect.files else replace(effect, files=changes)
 

@@ -66,8 +66,9 @@ class RecoverJob:
     dag: DagInfo
     folder: str
     starts: tuple[Start, ...]
-    clean: Mapping[str, int]
-    """`Recording.situations`: a recovery that gets into one of them goes on as the clean run did."""
+    clean: Mapping[str, tuple[int, int]]
+    """The situations of the clean runs: a recovery that gets into one goes on as that run (by number) did after so many
+    attempts."""
     seed: str
     keeps_log: bool = False
 

@@ -149,16 +149,24 @@ def _rerun_trial(dag: DagInfo, recording: Recording, task_id: str, recovery: Rec
     return Trial(scenario=scenario, world=recording.final)
 
 
-CHUNK = 3
-"""States per job: enough that what they have in common is run once, few enough that every core has work."""
+JOBS = 4
+"""Jobs per task whose crashes are tried. States in one job share work, jobs share the cores; no more than `MOST` states in one."""
+MOST = 16
 
 
 def jobs_of(
-    trials: Sequence[Trial], dag: DagInfo, folder: str, clean: Mapping[str, int], *, keeps_log: bool = False
+    trials: Sequence[Trial],
+    dag: DagInfo,
+    folder: str,
+    clean: Mapping[str, tuple[int, int]],
+    *,
+    keeps_log: bool = False,
+
 ) -> list[RecoverJob]:
     """The jobs that try them, in order. How they are split depends on nothing but the trials."""
-    by_state = [tuple(group) for _, group in groupby(trials, key=lambda trial: id(trial.world))]
-    chunks = [by_state[start : start + CHUNK] for start in range(0, len(by_state), CHUNK)]
+    by_state = [tuple(group) for _, group in groupby(trials, key=_state_of)]
+    size = min(max(2, -(-len(by_state) // JOBS)), MOST)
+    chunks = [by_state[start : start + size] for start in range(0, len(by_state), size)]
     return [
         RecoverJob(
             dag=dag,
@@ -170,6 +178,11 @@ def jobs_of(
         )
         for chunk in chunks
     ]
+
+
+def _state_of(trial: Trial) -> object:
+    """What trials in a row have in common that go together: the crash state, else the task that is cleared."""
+    return id(trial.state) if trial.state is not None else trial.scenario.task_id
 
 
 def _start_of(trial: Trial) -> Start:

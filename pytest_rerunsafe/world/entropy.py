@@ -8,7 +8,8 @@ import sys
 import tempfile
 import uuid
 import weakref
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import ModuleType, TracebackType
 from typing import Any
 
@@ -49,6 +50,17 @@ class Entropy:
         _forget_timestamps(uuid)
         _forget_timestamps(sys.modules.get("uuid6"))
         _seed_numpy(sys.modules.get("numpy.random"), self._source.getrandbits(32))
+
+    @contextmanager
+    def aside(self, seed: int | str) -> Iterator[None]:
+        """Inside, what `os.urandom` feeds (uuid, secrets) depends on `seed` alone; afterwards it goes on as if nothing had been."""
+        before, self._source = self._source, random.Random(f"aside:{seed}")
+        _forget_timestamps(sys.modules.get("uuid6"))
+        try:
+            yield
+        finally:
+            self._source = before
+            _forget_timestamps(sys.modules.get("uuid6"))
 
     def stop(self) -> None:
         self._undo.close()

@@ -1,0 +1,56 @@
+"""The floor, as a child process of `speed.py`: fork and wait of the process that the plugin's workers are forked from.
+
+Reads a number of forks per line from its input and answers with the seconds that they took.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from pytest_rerunsafe.airflow.boot import boot
+
+# The engine puts a fake file system into the modules that are loaded by then.
+_fork, _exit, _waitpid = os.fork, os._exit, os.waitpid
+_now = time.perf_counter
+
+
+def ready_engine(rootdir: Path) -> object:
+    """This process as a worker's parent: all imported, patched and warmed up."""
+    boot()
+    from pytest_rerunsafe.explore.engine import Engine
+
+    engine = Engine(rootdir, lambda file, dag, world: None)
+    engine.warm_up()
+    gc.collect()
+    gc.freeze()
+    return engine
+
+
+def fork_and_wait() -> None:
+    """A child that ends at once."""
+    pid = _fork()
+    if pid == 0:
+        _exit(0)
+    _waitpid(pid, 0)
+
+
+def main() -> NoReturn:
+    """Answer requests until the input ends."""
+    engine = ready_engine(Path.cwd())
+    print("ready", flush=True)
+    for line in sys.stdin:
+        began = _now()
+        for _ in range(int(line)):
+            fork_and_wait()
+        print(_now() - began, flush=True)
+    del engine
+    _exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,421 @@
+"""Each rule on a DAG that breaks it and a twin that differs only in the fix; and what no rule may object to."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+
+import pytest
+from dag_projects import Project
+from pytest_rerunsafe.model import Verdict
+
+HEAD = """\
+import json, os, random, shutil, tempfile, uuid
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from airflow.sdk import DAG, Variable, dag, get_current_context, task
+"""
+
+
+def in_dag(body: str) -> str:
+    """A DAG file whose only DAG, `d`, has this body; `HERE` marks the line of a finding."""
+    options = 'schedule="@daily", start_date=datetime(2024, 1, 1), catchup=False'
+    return f"{HEAD}\n@dag({options})\ndef d():\n{textwrap.indent(textwrap.dedent(body), '    ')}\nd()\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A DAG that breaks a rule, and how to mend it."""
+
+    rule: str
+    check: str
+    """Where the rule is found."""
+    task_id: str
+    source: str
+    fix: tuple[tuple[str, str], ...]
+    """What to replace by what."""
+    prepare: str = "world.mkdir('/data')"
+    name: str = ""
+
+    @property
+    def line(self) -> int:
+        """The line marked `HERE`."""
+        return next(number for number, text in enumerate(self.source.splitlines(), 1) if "HERE" in text)
+
+    @property
+    def fixed(self) -> str:
+        """The safe twin."""
+        source = self.source
+        for old, new in self.fix:
+            assert source.count(old) == 1, old
+            source = source.replace(old, new)
+        return source
+
+    @property
+    def module(self) -> str:
+        """A module name of its own: what is known of a DAG file is known for good."""
+        return str(self).replace("-", "_").replace(" ", "_")
+
+    def __str__(self) -> str:
+        return self.name or self.rule
+
+
+PAIRS = (
+    Pair(
+        rule="duplicate-output",
+        check="crash.load",
+        task_id="load",
+        source=in_dag(
+            """
+            @task
+            def load():
+                with open("/data/out.csv", "a") as out:  # HERE
+                    out.writelines(f"{n},row\\n" for n in range(20))
+            load()
+            """
+        ),
+        fix=(('"a"', '"w"'),),
+    ),
+    Pair(
+        name="duplicate-output without a crash",
+        rule="duplicate-output",
+        check="rerun",
+        task_id="load",
+        source=in_dag(
+            """
+            @task
+            def load(rows):
+                with open("/data/out.csv", "a") as out:  # HERE
+                    for row in rows:
+                        out.write(f"{row}\\n")
+            @task
+            def extract():
+                return [1, 2, 3]
+            load(extract())
+            """
+        ),
+        fix=(('"a"', '"w"'),),
+    ),
+    Pair(
+        rule="partial-output-accepted",
+        check="crash.write",
+        task_id="write",
+        source=in_dag(
+            """
+            @task
+            def write():
+                path = "/data/out.json"
+                if not os.path.exists(path):
+                    with open(path, "w") as out:  # HERE
+                        json.dump({"rows": [1, 2, 3]}, out)
+            write()
+            """
+        ),
+        fix=(
+            ("with open(path, ", "with open(path + '.tmp', "),
+            ("[1, 2, 3]}, out)", "[1, 2, 3]}, out)\n            os.replace(path + '.tmp', path)"),
+        ),
+    ),
+    Pair(
+        name="partial-output-accepted behind a check of the size",
+        rule="partial-output-accepted",
+        check="crash.write",
+        task_id="write",
+        source=in_dag(
+            """
+            @task
+            def write():
+                path = Path("/data/out.csv")
+                if not path.exists() or path.stat().st_size == 0:
+                    path.write_text("".join(f"{n},some more text\\n" for n in range(2000)))  # HERE
+            write()
+            """
+        ),
+        fix=(
+            ("path.write_text", "path.with_suffix('.tmp').write_text"),
+            ("# HERE", "\n            path.with_suffix('.tmp').replace(path)"),
+        ),
+    ),
+    Pair(
+        name="partial-output-accepted behind a check of each line",
+        rule="partial-output-accepted",
+        check="crash.write",
+        task_id="write",
+        source=in_dag(
+            """
+            def is_whole(path):
+                try:
+                    return len([json.loads(line) for line in path.read_text().splitlines()]) > 0
+                except (OSError, ValueError):
+                    return False
+
+            @task
+            def write():
+                path = Path("/data/out.jsonl")
+                if not is_whole(path):
+                    with path.open("w") as out:
+                        for n in range(128):
+                            out.write(json.dumps({"n": n + 1000, "text": "x" * 104}) + "\\n")  # HERE
+            write()
+            """
+        ),
+        fix=(
+            ('with path.open("w")', 'with Path("/data/out.tmp").open("w")'),
+            ("# HERE", "\n                os.replace('/data/out.tmp', path)"),
+        ),
+    ),
+    Pair(
+        rule="lost-output",
+        check="crash.publish",
+        task_id="publish",
+        source=in_dag(
+            """
+            @task
+            def publish():
+                if os.path.exists("/data/done"):
+                    return
+                Path("/data/done").touch()  # HERE
+                Path("/data/out.csv").write_text("a,b\\n1,2\\n")
+            publish()
+            """
+        ),
+        fix=(
+            ('Path("/data/done").touch()', "pass"),
+            ('2\\n")', '2\\n")\n        Path("/data/done").touch()'),
+        ),
+    ),
+    Pair(
+        name="lost-output by a checkpoint",
+        rule="lost-output",
+        check="crash.process",
+        task_id="process",
+        source=in_dag(
+            """
+            @task
+            def process():
+                lines = Path("/data/in.txt").read_text().splitlines()
+                mark = Path("/data/checkpoint.json")
+                done = json.loads(mark.read_text())["done"] if mark.exists() else 0
+                with open("/data/out.txt", "r+" if done else "w") as out:
+                    out.truncate(done and sum(len(line) + 1 for line in lines[:done]))
+                    out.seek(0, 2)
+                    for number, line in enumerate(lines[done:], done + 1):
+                        out.write(line.upper() + "\\n")
+                        Path("/data/checkpoint.tmp").write_text(json.dumps({"done": number}))
+                        os.replace("/data/checkpoint.tmp", mark)  # HERE
+            process()
+            """
+        ),
+        fix=(('.upper() + "\\n")', '.upper() + "\\n")\n                out.flush()'),),
+        prepare="world.write('/data/in.txt', 'one\\ntwo\\nthree\\n')",
+    ),
+    Pair(
+        rule="stale-output",
+        check="crash.write",
+        task_id="write",
+        source=in_dag(
+            """
+            @task
+            def write(ti=None):
+                part = f"/data/out.{ti.try_number}.part"
+                with open(part, "w") as out:  # HERE
+                    out.write("1\\n2\\n")
+                os.replace(part, "/data/out.csv")
+            write()
+            """
+        ),
+        fix=(("out.{ti.try_number}.part", "out.part"),),
+    ),
+    Pair(
+        rule="rerun-fails",
+        check="crash.prepare",
+        task_id="prepare",
+        source=in_dag(
+            """
+            @task
+            def prepare():
+                os.mkdir("/data/run")  # HERE
+                Path("/data/run/ready.txt").write_text("yes")
+            prepare()
+            """
+        ),
+        fix=(("os.mkdir(", "os.makedirs(exist_ok=True, name="),),
+        prepare="world.mkdir('/data')",
+    ),
+    Pair(
+        name="rerun-fails for the source is gone",
+        rule="rerun-fails",
+        check="rerun",
+        task_id="archive",
+        source=in_dag(
+            """
+            @task
+            def archive():
+                shutil.move("/data/in.csv", "/data/archive.csv")  # HERE
+            archive()
+            """
+        ),
+        fix=(("shutil.move(", "shutil.copyfile("),),
+        prepare="world.write('/data/in.csv', '1\\n')",
+    ),
+    Pair(
+        rule="clock-dependent",
+        check="clean",
+        task_id="export",
+        source=in_dag(
+            """
+            @task
+            def export(ds=None):
+                day = date.today().isoformat()
+                with open(f"/data/{day}.csv", "w") as out:  # HERE
+                    out.write("1\\n")
+            export()
+            """
+        ),
+        fix=(("date.today().isoformat()", "ds"),),
+    ),
+    Pair(
+        rule="nondeterministic-output",
+        check="clean",
+        task_id="sample",
+        source=in_dag(
+            """
+            @task
+            def sample():
+                picked = random.sample(range(1000), 10)
+                Path("/data/out.json").write_text(json.dumps(picked))  # HERE
+            sample()
+            """
+        ),
+        fix=(("random.sample", "random.Random(7).sample"),),
+    ),
+    Pair(
+        name="nondeterministic-output by an id in a name",
+        rule="nondeterministic-output",
+        check="clean",
+        task_id="export",
+        source=in_dag(
+            """
+            @task
+            def export(run_id=None):
+                name = uuid.uuid4().hex
+                Path(f"/data/{name}.csv").write_text("1\\n")  # HERE
+            export()
+            """
+        ),
+        fix=(("uuid.uuid4()", "uuid.uuid5(uuid.NAMESPACE_URL, run_id)"),),
+    ),
+    Pair(
+        rule="parse-side-effect",
+        check="clean",
+        task_id="",
+        source=in_dag(
+            """
+            os.makedirs("/data", exist_ok=True)
+            Path("/data/in.json").write_text("[1, 2]")  # HERE
+            @task
+            def read():
+                rows = json.loads(Path("/data/in.json").read_text())
+                Path("/data/out.json").write_text(json.dumps(rows))
+            read()
+            """
+        ),
+        fix=(
+            ('Path("/data/in.json").write_text("[1, 2]")', "pass"),
+            ("def read():", 'def read():\n        Path("/data/in.json").write_text("[1, 2]")'),
+        ),
+    ),
+    Pair(
+        rule="worker-local-state",
+        check="clean",
+        task_id="load",
+        source=in_dag(
+            """
+            rows = []
+            @task
+            def extract():
+                rows.extend([1, 2, 3])
+                return [1, 2, 3]
+            @task
+            def load(extracted):
+                Path("/data/out.json").write_text(json.dumps(rows))  # HERE
+            load(extract())
+            """
+        ),
+        fix=(("json.dumps(rows)", "json.dumps(extracted)"),),
+    ),
+    Pair(
+        rule="masked-failure",
+        check="crash.convert",
+        task_id="convert",
+        source=in_dag(
+            """
+            @task
+            def convert():
+                try:
+                    os.rename("/data/in.csv", "/data/work.csv")  # HERE
+                    text = Path("/data/work.csv").read_text()
+                except OSError:
+                    return
+                Path("/data/out.csv").write_text(text.upper())
+            convert()
+            """
+        ),
+        fix=(("os.rename(", "shutil.copyfile("),),
+        prepare="world.write('/data/in.csv', 'a,b\\n')",
+    ),
+    Pair(
+        rule="stale-xcom",
+        check="crash.a_make",
+        task_id="a_make",
+        source=in_dag(
+            """
+            @task(retries=1)  # HERE
+            def a_make():
+                return [1, 2, 3]
+            @task
+            def use(ti=None):
+                rows = ti.xcom_pull(task_ids="a_make")
+                Path("/data/out.json").write_text(json.dumps(rows))
+            a_make(), use()
+            """
+        ),
+        fix=(("a_make(), use()", "a_make() >> use()"),),
+    ),
+    Pair(
+        rule="wrong-output",
+        check="rerun",
+        task_id="count",
+        source=in_dag(
+            """
+            @task
+            def count():
+                path = Path("/data/state.json")
+                state = json.loads(path.read_text())
+                state["total"] += 10
+                Path("/data/state.tmp").write_text(json.dumps(state))
+                os.replace("/data/state.tmp", path)  # HERE
+            count()
+            """
+        ),
+        fix=(('"total"] += 10', '"total"] = 17'),),
+        prepare="world.write('/data/state.json', '{\"total\": 7}')",
+    ),
+)
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=str)
+def test_the_unsafe_one_is_found(dags: Project, pair: Pair) -> None:
+    result = dags.check(pair.module, pair.source, pair.prepare)[pair.check]
+    assert result.verdict is Verdict.UNSAFE
+    found = {(str(f.rule), f.task_id, f.file, f.line) for f in result.findings}
+    assert (pair.rule, pair.task_id, f"dags/{pair.module}.py", pair.line) in found
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=str)
+def test_the_twin_is_safe(dags: Project, pair: Pair) -> None:
+    verdicts = dags.check(f"{pair.module}_fixed", pair.fixed, pair.prepare)
+    assert [(f.rule, f.summary) for f in verdicts.findings] == []
+    assert {check: str(result.verdict) for check, result in verdicts.results.items()} == dict.fromkeys(
+        verdicts.results, "safe"
+    )
