@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -300,15 +301,20 @@ def _failure(recording: Recording) -> str:
 def _how_to_give(missing: str) -> list[str]:
     """How an input is put in place that was not there."""
     kind, _, name = missing.partition(":")
-    call = {
-        "file": f"world.write({name!r}, ...)",
-        "variable": f"world.set_variable({name!r}, ...)",
-        "connection": f"world.set_connection({name!r}, ...)",
-    }[kind]
-    what = f"{kind} {name}" if kind == "file" else f"{kind.capitalize()} {name}"
+    match kind:
+        case "file":
+            what, calls = f"file {name} is", [f"world.write({name!r}, ...)"]
+        case "folder":
+            what = f"file {name} and its folder are"
+            calls = [
+                f"world.write({name!r}, ...)  # if the task reads it",
+                f"world.mkdir({os.path.dirname(name)!r})  # if the task writes it",
+            ]
+        case _:
+            what, calls = f"{kind.capitalize()} {name} is", [f"world.set_{kind}({name!r}, ...)"]
     return [
-        f"The {what} is not there. Put it in place in conftest.py:",
+        f"The {what} not there. Put it in place in conftest.py:",
         "",
         "    def pytest_rerun_safety_prepare(dag, world):",
-        f"        {call}",
+        *(f"        {call}" for call in calls),
     ]

@@ -58,7 +58,7 @@ class Answers:
         is_stale: Callable[[str, str], bool] = lambda task_id, key: False,
     ) -> None:
         self._ti_id = ti_id
-        self._ask = ask
+        self.ask = ask
         self._on_effect = on_effect
         self._is_stale = is_stale
         self.reads: dict[str, bool] = {}
@@ -86,7 +86,7 @@ class Answers:
         The function is given those of FastAPI's dependencies that this version's has.
         """
         question = f"{route.__module__}.{route.__name__} {self._ti_id} {sorted(arguments.items())}"
-        return self._ask(question, lambda: self._call(route, arguments))
+        return self.ask(question, lambda: self._call(route, arguments))
 
     def _call(self, route: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
         wanted = _parameters(route)

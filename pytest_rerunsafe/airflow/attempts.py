@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,6 @@ from airflow.api_fastapi.execution_api.datamodels.taskinstance import TIEnterRun
 from airflow.api_fastapi.execution_api.routes import task_instances
 from airflow.models.taskinstance import TaskInstance
 from airflow.sdk.api.datamodels import _generated as client_models
-from airflow.sdk.exceptions import AirflowRuntimeError
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance, finalize, run
@@ -62,18 +62,21 @@ class Attempt:
         return error
 
     def _runtime_task_instance(self, task: Any) -> RuntimeTaskInstance:
+        return RuntimeTaskInstance.model_construct(
+            **self.answers.ask(f"fields {self.queued.id}", self._fields),
+            task=task,
+            _ti_context_from_server=self._context,
+            max_tries=self._context.max_tries,
+            start_date=self._started,
+            state=TaskInstanceState.RUNNING,
+        )
+
+    def _fields(self) -> dict[str, Any]:
+        """What the scheduler hands a worker of a task instance."""
         with session() as opened:
             row = opened.get(TaskInstance, self.queued.id)
             known = client_models.TaskInstance.model_fields
-            fields = {name: value for name in known if (value := getattr(row, name, None)) is not None}
-            return RuntimeTaskInstance.model_construct(
-                **fields,
-                task=task,
-                _ti_context_from_server=self._context,
-                max_tries=self._context.max_tries,
-                start_date=self._started,
-                state=TaskInstanceState.RUNNING,
-            )
+            return {name: value for name in known if (value := getattr(row, name, None)) is not None}
 
     def end(self, exit_code: int, on_death: Callable[[], str]) -> str:
         """The state of the task instance once the process has gone, by the supervisor's own rule.
@@ -132,7 +135,8 @@ class TaskLog:
     def _log(self, event: object, *args: object, **details: object) -> None:
         if self._is_kept:
             shown = (str(event) % args if args else str(event), *(f"{k}={v}" for k, v in details.items()))
-            sys.stdout.write(" ".join(shown) + "\n")
+            with suppress(AttributeError, ValueError):  # the task has taken it away or closed it
+                sys.stdout.write(" ".join(shown) + "\n")
 
     info = warning = warn = error = critical = log = _log
 
@@ -153,22 +157,25 @@ class TaskLog:
 
 
 def missing_input(error: BaseException | None) -> str:
-    """What was not there when a task failed: `file:/path`, `variable:name`, `connection:name`; empty if all was."""
+    """What was not there when a task failed: `file:/path`, `variable:name`, `connection:name`; empty if all was.
+
+    `folder:/path` if the file's folder is not there either.
+    """
     while error is not None:
         if isinstance(error, FileNotFoundError) and error.filename is not None:
-            return f"file:{os.fsdecode(error.filename)}"
-        if isinstance(error, AirflowRuntimeError):
-            return _missing_in_airflow(error)
+            path = os.fsdecode(error.filename)
+            return f"{'file' if os.path.isdir(os.path.dirname(path) or '.') else 'folder'}:{path}"
+        if missing := _missing_in_airflow(error):
+            return missing
         error = error.__cause__ or error.__context__
     return ""
 
 
-def _missing_in_airflow(error: AirflowRuntimeError) -> str:
-    detail = error.error.detail or {}
-    match error.error.error.value:
-        case "VARIABLE_NOT_FOUND":
-            return f"variable:{detail.get('key')}"
-        case "CONNECTION_NOT_FOUND":
-            return f"connection:{detail.get('conn_id')}"
-        case _:
-            return ""
+def _missing_in_airflow(error: BaseException) -> str:
+    """The Variable or Connection that Airflow's own exception names; it does so in its text alone from 3.2 on."""
+    text = str(error)
+    if found := re.search(r"VARIABLE_NOT_FOUND: .*(?:Variable |'key': ')([^ ']+)", text):
+        return f"variable:{found[1]}"
+    if found := re.search(r"CONNECTION_NOT_FOUND: .*'conn_id': '([^']+)'|conn_id `([^`]+)` isn't defined", text):
+        return f"connection:{found[1] or found[2]}"
+    return ""

@@ -10,6 +10,7 @@ from typing import Any
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
 from airflow.utils.state import DagRunState, TaskInstanceState
+from airflow.task.trigger_rule import TriggerRule
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from sqlalchemy import select, update
 
@@ -168,13 +169,12 @@ class Run:
             )
             return int(count)
 
-    def is_finished_but_for(self, task_ids: Collection[str]) -> bool:
-        """Whether nothing is left to run except tasks among `task_ids`."""
-        states = self.task_states()
-        left = {
-            name.partition("[")[0] for name, state in states.items() if state not in ("success", "skipped")
-        }
-        return left <= set(task_ids)
+    def reacts_to_failure(self) -> bool:
+        """Whether a task may run because another has failed."""
+        return any(
+            task.trigger_rule != TriggerRule.ALL_SUCCESS or task.is_setup or task.is_teardown
+            for task in self.dag.task_dict.values()
+        )
 
     def with_downstream(self, task_id: str) -> tuple[str, ...]:
         """The task and all that hangs on it, as `clear --downstream` selects them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -120,6 +121,8 @@ class Judge:
             where, task_id = self._where_it_died(case.state), scenario.task_id
         else:
             where, task_id = self._first_effect_on(names), self._writer(names) or scenario.task_id
+            if (failed := _failed(case)) is not None:
+                where, task_id = self._where_it_failed(failed), failed.task_id
         last, following = self.effects_around(case.state)
         return Finding(
             rule=classify(evidence),
@@ -199,6 +202,11 @@ class Judge:
         nearby = [self._recording.effects[point.effect], *self._following(point.attempt, point.effect)[:1]]
         return next((effect.stack[0] for effect in nearby if effect.stack), self._dag)
 
+    def _where_it_failed(self, failed: Attempt) -> Location:
+        """The innermost line of the DAG file in the exception's traceback; the DAG's if it shows none."""
+        lines = re.findall(rf'File ".*{re.escape(self._dag.file)}", line (\d+)', failed.error)
+        return Location(file=self._dag.file, line=int(lines[-1])) if lines else self._dag
+
     def _first_effect_on(self, names: set[str]) -> Location:
         """The line that first changed one of these outputs in the clean run; the DAG's if none did."""
         for effect in self._recording.effects:
@@ -232,11 +240,17 @@ def _outputs_of_effect(effect: Effect) -> tuple[str, ...]:
     return tuple(f"file:{path}" for path, _ in effect.files)
 
 
+def _failed(case: Case) -> Attempt | None:
+    """The attempt whose exception keeps a rerun from its end; None if it came to its end."""
+    if case.outcome.run_state == "success":
+        return None
+    return next((a for a in reversed(case.outcome.attempts) if a.error and a.state == "failed"), None)
+
+
 def _summary(case: Case) -> str:
     if case.outcome.run_state == "success":
         return summarise(case.differences)
-    failed = next((a for a in reversed(case.outcome.attempts) if a.error and a.state == "failed"), None)
-    if failed is not None:
+    if (failed := _failed(case)) is not None:
         return f"{failed.task_id} fails when it is rerun: {failed.error.splitlines()[-1]}"
     return f"the run ends {case.outcome.run_state}"
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import pickle
 import socket
 import struct
 from typing import Any
 
-_LENGTH = struct.Struct("!Q")
+_HEADER = struct.Struct("!8sQ")
+_MARK = b"rerunsaf"
+"""Begins each message: DAG code that writes to any descriptor it finds must not be taken for us."""
+_FIRST_DESCRIPTOR = 200
+"""Where a worker's end is put: above what code closes that closes all that it knows."""
 
 
 class Closed(Exception):
@@ -34,13 +39,15 @@ class Channel:
         """Send a value. Raises `Closed`."""
         data = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
         try:
-            self._socket.sendall(_LENGTH.pack(len(data)) + data)
+            self._socket.sendall(_HEADER.pack(_MARK, len(data)) + data)
         except OSError as error:
             raise Closed from error
 
     def receive(self) -> Any:
         """The next value; waits for it. Raises `Closed`."""
-        (length,) = _LENGTH.unpack(self._read(_LENGTH.size))
+        mark, length = _HEADER.unpack(self._read(_HEADER.size))
+        if mark != _MARK:
+            raise Closed
         return pickle.loads(self._read(length))
 
     def _read(self, count: int) -> bytes:
@@ -64,7 +71,9 @@ class Channel:
         data, fds, _, _ = socket.recv_fds(self._socket, 1, 1)
         if not data:
             raise Closed
-        return Channel(socket.socket(fileno=fds[0]))
+        with socket.socket(fileno=fds[0]) as end:
+            high = fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, _FIRST_DESCRIPTOR)
+        return Channel(socket.socket(fileno=high))
 
     def close(self) -> None:
         """Let the other side know that nothing more comes."""

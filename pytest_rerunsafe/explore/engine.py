@@ -51,7 +51,9 @@ CLEARED_S = 600.0
 """From the end of a run until a person clears it."""
 DAY_S = 86_400.0
 THREADS_S = 2.0
-_REAL_MODULES = tuple(f"pytest_rerunsafe.{name}" for name in ("explore.channel", "explore.pool", "explore.zygote"))
+_REAL_MODULES = tuple(
+    f"pytest_rerunsafe.{name}" for name in ("explore.channel", "explore.pool", "explore.zygote")
+)
 """Modules of ours that work on the real operating system."""
 
 Prepare = Callable[[str, Any, World], None]
@@ -91,7 +93,7 @@ class Engine:
         )
         self._frozen: tuple[int, WorldState] | None = None
         self._put_patches_on(rootdir)
-        self._metadata.aside = lambda: self._entropy.aside(f"airflow/{self._clock.now}")
+        self._metadata.aside = self._aside
         self._base = WorldState(files={}, rows=dict(self._metadata.rows), clock=EPOCH)
         self._seed = ""
         self._stale: Callable[[str, str], bool] = lambda task_id, key: False
@@ -141,6 +143,14 @@ class Engine:
         with self._guard.lifted():
             yield
 
+    def hide(self, fd: int) -> None:
+        """Let no DAG code close a descriptor of ours, nor write to it."""
+        self._files.hide(fd)
+
+    def forget(self) -> None:
+        """Undo what the last job's code did to this process."""
+        self._process.restore()
+
     def exit_now(self) -> NoReturn:
         """End this process, whatever the DAG has done to the functions that do."""
         self._exit(0)
@@ -155,6 +165,7 @@ class Engine:
         """What a DAG file holds."""
         self._begin(self._base, "load")
         bag = self._parse(job.file, job.folder)
+        self._process.restore()
         if isinstance(bag, str):
             return LoadedFile(file=job.file, dags=(), error=bag, obstacles=tuple(self._journal.obstacles))
         loaded = loading.describe(job.file, bag)
@@ -168,6 +179,8 @@ class Engine:
         initial = self._world()
         self._journal.effects.clear()
         bag = self._parse(job.dag.file, job.folder)
+        if not job.shares_memory:
+            self._process.restore()
         if isinstance(bag, str):
             raise NotRun(bag)
         if job.dag.dag_id not in bag.dags:
@@ -202,20 +215,22 @@ class Engine:
         return tuple(self._recover(job, start) for start in job.starts)
 
     def _recover(self, job: RecoverJob, start: Start) -> Outcome:
-        run = self._stored_run(job.dag.dag_id)
         if start.is_crash:
             self._die(job, start)
         else:
             self._begin(start.world, job.seed)
+        run = self._stored_run(job.dag.dag_id)  # a new worker learns of it from the state
         drive = partial(self._drive, run, self._attempt_of(job, None), job.keeps_log)
         cleared = self._cleared(run, start)
         if cleared is not None:
-            if start.is_crash and not run.is_finished_but_for(cleared):
-                drive(may_jump=False)  # what does not hang on the dead task still runs
+            if start.is_crash and run.reacts_to_failure():
+                drive(may_jump=False)  # before anybody clears, the run goes on without the dead task
             self._clear(run, start, cleared)
-        is_last = start.recovery is not RecoveryKind.CLEAR_TASK
-        state = drive(may_jump=is_last and not job.keeps_log)
-        if not is_last and state == "failed" and "failed" not in run.task_states().values():
+        leaves_failed = (
+            start.is_crash and start.recovery is RecoveryKind.CLEAR_TASK and run.reacts_to_failure()
+        )
+        state = drive(may_jump=not leaves_failed and not job.keeps_log)
+        if leaves_failed and state == "failed" and "failed" not in run.task_states().values():
             state = self._clear_rest(run, drive)
         return self._ended(run, state)
 
@@ -421,7 +436,7 @@ class Engine:
         exit_code: int | None = None
         error: BaseException | None = None
         try:
-            with self._guard.up(), cpu_bound(ATTEMPT_CPU_S, self._out_of_time):
+            with self._clock.ticking(), self._guard.up(), cpu_bound(ATTEMPT_CPU_S, self._out_of_time):
                 error = attempt.execute(load, dag_id, log)
         except ProcessExited as exited:
             exit_code = exited.exit_code
@@ -430,7 +445,7 @@ class Engine:
         except UnansweredMessage as unanswered:
             exit_code, error = 1, unanswered
             self._journal.blocked(_unanswered(unanswered))
-        except SystemExit as exited_early:
+        except (SystemExit, KeyboardInterrupt) as exited_early:
             exit_code, error = 1, exited_early
         except Exception as failed_anyhow:
             exit_code, error = 1, failed_anyhow
@@ -509,8 +524,16 @@ class Engine:
             known = self._runs[dag_id] = stored, scheduling.Run(dag_id, self._ask)
         return known[1]
 
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Inside, Airflow's server and scheduler draw time and randomness that no task sees."""
+        with self._clock.ticking(False), self._entropy.aside(f"airflow/{self._clock.now}"):
+            yield
+
     def _ask(self, question: str, function: Callable[[], Any]) -> Any:
-        return self._metadata.ask((self._clock.now, question), function)
+        with self._clock.ticking(False):
+            now = self._clock.now
+        return self._metadata.ask((now, question), function)
 
     def _world(self) -> WorldState:
         self._metadata.capture()
@@ -537,6 +560,7 @@ class Engine:
         answers = Answers(None, self._ask, on_effect=self._journal.metadata_changed)
         try:
             with (
+                self._clock.ticking(),
                 self._guard.up(),
                 cpu_bound(ATTEMPT_CPU_S, self._out_of_time),
                 attempts.supervised_by(answers),
@@ -549,6 +573,8 @@ class Engine:
             return f"Loading the file needs what cannot be answered here: {unanswered}."
         except SystemExit as left:
             return f"Loading the file called sys.exit({left.code!r})."
+        except KeyboardInterrupt:
+            return "Loading the file raised KeyboardInterrupt."
         finally:
             self._files.drop_open_files()
 

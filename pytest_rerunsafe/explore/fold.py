@@ -11,7 +11,6 @@ from ..model import (
     FileChange,
     Files,
     Node,
-    NodeKind,
     Row,
     RowChange,
     RowKey,
@@ -85,8 +84,6 @@ def _torn_change(change: FileChange) -> FileChange:
     if isinstance(value, Splice) and len(value.data) > TEAR:
         data = value.data[: _half(len(value.data))]
         return path, replace(value, data=data, removed=min(value.removed, len(data)))
-    if isinstance(value, Node) and value.kind is NodeKind.FILE and len(value.content) > TEAR:
-        return path, replace(value, content=value.content[: _half(len(value.content))])
     return change
 
 

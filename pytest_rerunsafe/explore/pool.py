@@ -55,7 +55,8 @@ class Pool:
     def _give(self, worker: _Worker, waiting: Iterator[int], jobs: Sequence[Job]) -> None:
         worker.job = next(waiting, None)
         if worker.job is not None:
-            worker.channel.send(jobs[worker.job])
+            with suppress(Closed):  # it has died: that is heard next
+                worker.channel.send(jobs[worker.job])
 
     def _gather(
         self,
@@ -95,6 +96,7 @@ class Pool:
                 case other:
                     raise AssertionError(other)
         except Closed:
+            self._kill(worker)  # it may live on without a connection; one that has died keeps its exit code
             return Lost(_death(self._reap(worker)))
 
     def _replace(
@@ -113,10 +115,13 @@ class Pool:
 
     def _end(self, worker: _Worker) -> None:
         worker.channel.close()
+        self._kill(worker)
+        self._reap(worker)
+
+    def _kill(self, worker: _Worker) -> None:
         if worker.exit_code is None:
             with suppress(ProcessLookupError):
                 os.kill(worker.pid, signal.SIGKILL)
-        self._reap(worker)
 
     def _reap(self, worker: _Worker) -> int:
         if worker.exit_code is None:

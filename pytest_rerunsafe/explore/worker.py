@@ -18,6 +18,7 @@ from .messages import Alive, Done, Failed, HitBound
 def serve(engine: Engine, channel: Channel) -> None:
     """Do jobs until the other side goes."""
     limit_resources()
+    engine.hide(channel.fileno())
     gc.set_threshold(50_000, 20, 100)  # a run makes many objects and few cycles
     engine.on_attempt = lambda: channel.send(Alive())
     engine.on_bound = lambda obstacle: _give_up(engine, channel, obstacle)
@@ -40,6 +41,8 @@ def _answer(engine: Engine, job: Job) -> Done | Failed:
         return Failed("The run needed more memory than it may have (2 GiB).")
     except Exception:
         return Failed(f"pytest-rerunsafe failed; please report this:\n{traceback.format_exc()}")
+    finally:
+        engine.forget()  # the answer is sent with functions that the DAG may have replaced
 
 
 def _do(engine: Engine, job: Job) -> Any:
@@ -56,5 +59,8 @@ def _do(engine: Engine, job: Job) -> Any:
 
 def _give_up(engine: Engine, channel: Channel, obstacle: Obstacle) -> None:
     with engine.unguarded():
-        channel.send(HitBound(obstacle))
-        engine.exit_now()
+        try:
+            engine.forget()
+            channel.send(HitBound(obstacle))
+        finally:
+            engine.exit_now()

@@ -79,7 +79,7 @@ def _fork() -> int:
 def _main(channel: Channel, rootdir: Path, prepare: Callable[[str, Any, Any], None]) -> NoReturn:
     leave = os._exit  # the guard replaces it
     try:
-        _leave_pytest()
+        _leave_pytest(channel)
         try:
             engine = _make_ready(rootdir, prepare)
         except BaseException:
@@ -93,11 +93,14 @@ def _main(channel: Channel, rootdir: Path, prepare: Callable[[str, Any, Any], No
         leave(0)
 
 
-def _leave_pytest() -> None:
+def _leave_pytest(channel: Channel) -> None:
     """Nothing of pytest's may happen here: no output, no interrupt, no tracing, no exit handlers (we leave by `_exit`)."""
     null = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        os.dup2(null, fd)
+    # What pytest and xdist have open must not be reached by a DAG that tries numbers. Not closed: objects hold them.
+    for fd in {0, 1, 2, *map(int, os.listdir("/dev/fd"))} - {null, channel.fileno()}:
+        with suppress(OSError):  # the folder that was listed
+            os.fstat(fd)
+            os.dup2(null, fd)
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.settrace(None)

@@ -13,8 +13,8 @@ import selectors
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from types import SimpleNamespace, TracebackType
 from typing import Any
@@ -41,6 +41,9 @@ class Clock:
         # A number: with a datetime, time-machine also takes charge of TZ, which DAG code may unset.
         travel = time_machine.travel(int(at.timestamp()), tick=False)
         self._traveller = travel.start()
+        self._is_ticking = False
+        self._ticks = 0
+        self._make_reads_tick()
         self._undo.callback(travel.stop)
         self.move_to(at)
 
@@ -68,6 +71,36 @@ class Clock:
         step = max(timedelta(seconds=seconds), _SMALLEST_STEP) if seconds else timedelta()
         with self._lock:
             self._traveller.shift(step)
+
+    @contextmanager
+    def ticking(self, is_ticking: bool = True) -> Iterator[None]:
+        """Inside, each look at the clock moves it by a microsecond: what is measured takes time, as rates divide by it.
+
+        Afterwards the ticks made inside are taken back: what comes next does not depend on how often somebody looked.
+        """
+        before, ticks = self._is_ticking, self._ticks
+        self._is_ticking = is_ticking
+        try:
+            yield
+        finally:
+            self._is_ticking = before
+            self._traveller.shift((ticks - self._ticks) * _SMALLEST_STEP)
+            self._ticks = ticks
+
+    def _make_reads_tick(self) -> None:
+        # Whatever asks for the time gets it from one of these, the C functions too.
+        for name in ("time", "time_ns"):
+            if hasattr(self._traveller, name):
+                setattr(self._traveller, name, self._ticking_read(getattr(self._traveller, name)))
+
+    def _ticking_read(self, read: Callable[[], Any]) -> Callable[[], Any]:
+        def ticking_read() -> Any:
+            if self._is_ticking:
+                self._ticks += 1
+                self._traveller.shift(_SMALLEST_STEP)
+            return read()
+
+        return ticking_read
 
     def stop(self) -> None:
         self._undo.close()

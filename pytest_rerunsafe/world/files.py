@@ -49,6 +49,10 @@ class FileStore:
         self._home = os.path.realpath(project)
         self._calls.filesystem.cwd = self._home
 
+    def hide(self, fd: int) -> None:
+        """From now on a descriptor of this process is as good as closed for code on the fake file system."""
+        self._calls.hidden.add(fd)
+
     def begin(self, on_effect: OnEffect | None, on_failure: OnFailure) -> None:
         """From now on each durable change is reported, if anybody wants to know, and each file operation that raises."""
         self._calls.ledger.on_effect = on_effect

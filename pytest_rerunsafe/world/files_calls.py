@@ -33,6 +33,8 @@ class Calls:
         self.ledger = Ledger(self.tree)
         self.descriptors = Descriptors(self.ledger)
         self.on_failure: OnFailure | None = None
+        self.hidden: set[int] = set()
+        """Real descriptors that are as good as closed."""
 
     def attempt(self, kind: str, path: str, call: Callable[..., Any], *arguments: Any) -> Any:
         """Make the call; one that raises is reported before it does."""

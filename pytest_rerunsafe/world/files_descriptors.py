@@ -11,19 +11,25 @@ from typing import Any
 from pyfakefs.fake_filesystem import FakeFilesystem
 from pyfakefs.fake_os import FakeOsModule
 
-from pytest_rerunsafe.world.buffers import is_ours
+from pytest_rerunsafe.world.buffers import FIRST_DESCRIPTOR, is_ours
 from pytest_rerunsafe.world.files_calls import Calls
 from pytest_rerunsafe.world.files_entries import status_of
 from pytest_rerunsafe.world.files_tree import fail
 
 
+_STANDARD = range(3)
+"""Standard input, output and error: closing them does nothing, for the next attempt has them again."""
+
+
 def _only_ours(function: Callable[..., Any]) -> Callable[..., Any]:
     """Leave descriptors of the real process (pipes, sockets, the terminal) to the real function."""
-    real = getattr(os, function.__name__, None)
+    real = getattr(os, function.__name__.lstrip("_"), None)
 
     @functools.wraps(function)
     def choose(self: DescriptorCalls, fd: Any, *arguments: Any, **keywords: Any) -> Any:
         if real is not None and isinstance(fd, int) and not is_ours(fd):
+            if fd in self._calls.hidden:
+                fail(errno.EBADF)
             return real(fd, *arguments, **keywords)
         return function(self, fd, *arguments, **keywords)
 
@@ -37,9 +43,20 @@ class DescriptorCalls(FakeOsModule):
         super().__init__(filesystem)
         self._calls: Calls = filesystem.patcher.calls  # type: ignore[attr-defined]
 
-    @_only_ours
     def close(self, fd: int) -> None:
+        if fd not in _STANDARD:
+            self._close(fd)
+
+    @_only_ours
+    def _close(self, fd: int) -> None:
         self._calls.descriptors.close(fd)
+
+    def closerange(self, low: int, high: int) -> None:
+        start, end = max(low, len(_STANDARD)), min(high, FIRST_DESCRIPTOR)
+        for fd in sorted(hidden for hidden in self._calls.hidden if start <= hidden < end):
+            os.closerange(start, fd)
+            start = fd + 1
+        os.closerange(start, end)
 
     @_only_ours
     def read(self, fd: int, count: int) -> bytes:

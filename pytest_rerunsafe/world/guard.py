@@ -266,6 +266,7 @@ _SQLITE_OK, _SQLITE_DENY, _SQLITE_ATTACH = 0, 1, 24
 _SILENT = (
     ("_posixsubprocess", "fork_exec", "starting the process `{}`", _PROCESS),
     ("_posixshmem", "shm_open", "opening the shared memory {}", _FILE),
+    ("_multiprocessing", "SemLock", "making a lock for several processes", _PROCESS),
 )
 """Functions that make no event: module, name, what a call does, remedy."""
 
@@ -502,11 +503,15 @@ def cpu_bound(seconds: float, on_bound: Callable[[FrameType | None], None]) -> I
 
 @contextmanager
 def _profiling_signal_reserved() -> Iterator[None]:
-    """Inside, whoever sets handler, timer or mask of SIGPROF sets nothing, and is not told."""
+    """Inside, whoever sets handler, timer or mask of SIGPROF sets nothing, and is not told.
+
+    Nor gets SIGSEGV a handler, which Airflow gives it: back from that, Python repeats the faulting instruction for ever.
+    """
+    unset = (signal.SIGPROF, signal.SIGSEGV)
     real_signal, real_timer, real_mask = signal.signal, signal.setitimer, signal.pthread_sigmask
 
     def set_handler(signalnum: int, handler: Any) -> Any:
-        return signal.SIG_DFL if signalnum == signal.SIGPROF else real_signal(signalnum, handler)
+        return signal.SIG_DFL if signalnum in unset else real_signal(signalnum, handler)
 
     def set_timer(which: int, seconds: float, interval: float = 0.0) -> tuple[float, float]:
         return (0.0, 0.0) if which == signal.ITIMER_PROF else real_timer(which, seconds, interval)

@@ -32,7 +32,13 @@ _NAMESPACES = (
     "decimal pickle urllib.request asyncio.events pendulum requests requests.api"
 )
 """Modules that task code changes in place: `json.dumps = ...`, `builtins.open = ...`."""
-_CLASSES = ("json.encoder.JSONEncoder", "json.decoder.JSONDecoder", "threading.Thread", "pathlib.Path")
+_CLASSES = (
+    "json.encoder.JSONEncoder",
+    "json.decoder.JSONDecoder",
+    "threading.Thread",
+    "pathlib.Path",
+    "socket.socket",
+)
 _PARSED_PREFIX = "unusual_prefix_"
 """How Airflow's names for loaded DAG files begin."""
 _OWN_PACKAGE = "pytest_rerunsafe"
@@ -264,7 +270,12 @@ def _restart_counters() -> None:
 
 def _keep_modules(roots: tuple[str, ...]) -> Restore:
     modules = sys.modules
-    known = {name: module for name, module in modules.items() if not _is_attempts_own(name, module, roots)}
+    # What stands in for a module is kept, for no DAG has run yet: so does a fake file system's `os.path`.
+    known = {
+        name: module
+        for name, module in modules.items()
+        if not isinstance(module, ModuleType) or not _is_attempts_own(name, module, roots)
+    }
 
     def restore() -> None:
         modules.update(known)

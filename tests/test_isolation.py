@@ -1,0 +1,142 @@
+"""While DAGs run, nothing on the real disk changes: a real pytest run on DAGs that write wherever they can."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NOWHERE = "/rerunsafe-test-isolation"
+"""A folder that no machine has."""
+
+WRITER = f'''
+import os, shutil, sqlite3, tempfile
+from pathlib import Path
+
+import helper
+from airflow.sdk import DAG, task
+
+HERE = Path(__file__).parent
+PLACES = [HERE, HERE.parent, Path("OUTSIDE"), Path.home(), Path("{NOWHERE}"), Path(tempfile.gettempdir()),
+          Path(os.environ["AIRFLOW_HOME"]), Path.cwd()]
+
+with DAG("writer"):
+    @task
+    def write():
+        for place in PLACES:
+            place.mkdir(parents=True, exist_ok=True)
+            (place / "out.txt").write_text(helper.TEXT)
+            with open(place / "log.txt", "a") as file:
+                file.write(helper.TEXT)
+            os.replace(place / "out.txt", place / "moved.txt")
+        tempfile.mkdtemp()
+        tempfile.NamedTemporaryFile(delete=False).close()
+
+    @task
+    def destroy():
+        Path("OUTSIDE/kept.txt").unlink(missing_ok=True)
+        (HERE / "kept.txt").unlink()
+        (HERE.parent / "kept.txt").write_text("changed")
+        os.utime(HERE / "helper.py", (0, 0))
+        os.chmod(HERE / "helper.py", 0o600)
+        shutil.rmtree(HERE.parent / "kept")
+
+    write() >> destroy()
+
+(HERE / "at_import.txt").write_text("")
+'''
+
+REACHING = {
+    "connects": ("import socket; socket.create_connection(('127.0.0.1', 9))", "connecting to 127.0.0.1:9"),
+    "runs": ("import subprocess; subprocess.run(['touch', 'OUTSIDE/run.txt'])", "starting the process"),
+    "shells": ("import os; os.system('touch OUTSIDE/shell.txt')", "starting the process"),
+    "forks": ("import os; os.fork()", "forking a process"),
+    "stores": ("import sqlite3; sqlite3.connect('OUTSIDE/data.db')", "opening the SQLite file"),
+    "calls": ("import ctypes; ctypes.CDLL(None).creat(b'OUTSIDE/c.txt', 0o600)", "the C function `creat`"),
+}
+
+
+def reaching(name: str, deed: str) -> str:
+    return f"""
+from airflow.sdk import DAG, task
+
+with DAG("{name}"):
+    @task
+    def act():
+        {deed}
+    act()
+"""
+
+
+class Place:
+    """A project in a folder that also holds all else that a run may think of as its own."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for folder in ("project/dags", "project/kept", "outside", "home", "tmp"):
+            (root / folder).mkdir(parents=True)
+        for file in ("project/kept.txt", "project/kept/kept.txt", "project/dags/kept.txt", "outside/kept.txt"):
+            (root / file).write_text("kept")
+        self.write("helper", "TEXT = 'text'\n")
+        self.write("writer", WRITER)
+        for name, (deed, _) in REACHING.items():
+            self.write(name, reaching(name, deed))
+
+    def write(self, name: str, source: str) -> None:
+        file = self.root / "project" / "dags" / f"{name}.py"
+        file.write_text(source.replace("OUTSIDE", str(self.root / "outside")))
+
+    def run(self, **environment: str) -> dict[str, Any]:
+        """The results of a pytest run, by DAG and check."""
+        report = self.root / "report.json"
+        own = {"HOME": str(self.root / "home"), "TMPDIR": str(self.root / "tmp"), **environment}
+        unset = ("AIRFLOW_HOME", "PYTHONDONTWRITEBYTECODE")
+        kept = {name: value for name, value in os.environ.items() if name not in unset}
+        options = ["--rerun-safety", f"--rerun-safety-report=json:{report}", "-p", "no:cacheprovider", "dags"]
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *options],
+            cwd=self.root / "project",
+            env={**kept, **own},
+            capture_output=True,
+            text=True,
+        )
+        assert report.exists(), done.stdout + done.stderr
+        found = json.loads(report.read_text())
+        report.unlink()
+        return {f"{result['dag_id']}::{result['check']}": result for result in found["results"]}
+
+    def seen(self) -> dict[str, tuple[int, ...]]:
+        """All that is below the root, with what tells of a change."""
+        return {str(path): _signs(path) for path in sorted(self.root.rglob("*"))}
+
+
+def _signs(path: Path) -> tuple[int, ...]:
+    status = path.lstat()
+    # A temporary folder may come and go: it then leaves its mark on the folder it was in.
+    time = 0 if path.name == "tmp" else status.st_mtime_ns
+    return status.st_mode, status.st_size if path.is_file() else 0, time
+
+
+@pytest.mark.parametrize("airflow_home", [True, False])
+def test_nothing_on_the_real_disk_changes(tmp_path: Path, airflow_home: bool) -> None:
+    place = Place(tmp_path.resolve())
+    given = {"AIRFLOW_HOME": str(place.root / "home" / "af")} if airflow_home else {}
+    before = place.seen()
+    results = place.run(**given)
+    after = place.seen()
+    assert after == before
+    assert not os.path.lexists(NOWHERE)
+    assert results["writer::clean"]["verdict"] == "unsafe", "it did write, and was seen to, while it was loaded"
+    assert {finding["rule"] for finding in results["writer::clean"]["findings"]} == {"parse-side-effect"}
+    assert results["writer::rerun"]["verdict"] == "unsafe", results["writer::rerun"]["reason"]
+    for name, (_, told) in REACHING.items():
+        result = results[f"{name}::clean"]
+        assert result["verdict"] == "unverifiable"
+        assert told in result["reason"], "what"
+        assert f" at dags/{name}.py:7. " in result["reason"], "where"
+        assert "`skip` the DAG with a reason" in result["reason"], "what to do"
