@@ -120,7 +120,7 @@ def _without_durations(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def without_hashed(report: dict[str, Any]) -> list[Any]:
-    return [result for result in report["results"] if result["dag_id"] != "hashed"]
+    return [dag for dag in report["dags"] if dag["dag_id"] != "hashed"]
 
 
 @pytest.fixture(scope="module")
@@ -134,11 +134,11 @@ def first(runs: Runs) -> dict[str, Any]:
 
 
 def test_the_report_has_what_may_differ(first: dict[str, Any]) -> None:
-    verdicts = {dag: set() for dag in (*SOURCES, "hashed")}
-    for result in first["results"]:
-        verdicts[result["dag_id"]].add(result["verdict"])
-    assert verdicts["safe"] == {"safe"}
-    assert all("unsafe" in verdicts[dag] for dag in verdicts if dag != "safe")
+    assert {dag["dag_id"]: dag["verdict"] for dag in first["dags"]} == {
+        "safe": "safe",
+        **dict.fromkeys(("hashed", "random", "unsafe", "volatile"), "unsafe"),
+    }
+    assert len({finding["rule"] for dag in first["dags"] for finding in dag["findings"]}) >= 3
 
 
 @pytest.mark.parametrize("options", [[], ["-n", "2"]], ids=["again", "in parallel"])
@@ -152,12 +152,18 @@ def test_order_and_hashes_do_not_matter(runs: Runs, first: dict[str, Any]) -> No
     assert without_hashed(runs.report(*files, seed="2")) == without_hashed(first)
 
 
-def test_a_single_check_reports_as_among_the_others(runs: Runs, first: dict[str, Any]) -> None:
-    (alone,) = runs.report("dags/unsafe.py::unsafe::crash.north")["results"]
-    assert alone in first["results"]
+def test_a_single_check_finds_what_it_finds_among_the_others(runs: Runs, first: dict[str, Any]) -> None:
+    (alone,) = runs.report("dags/unsafe.py::unsafe::crash.north")["dags"]
+    (among,) = (dag for dag in first["dags"] if dag["dag_id"] == "unsafe")
+    assert [check for check in among["checks"] if check["check"] == "crash.north"] == alone["checks"]
+    assert alone["findings"]
+    assert all(finding in among["findings"] for finding in alone["findings"])
 
 
 def test_collecting_names_the_same_checks(runs: Runs, first: dict[str, Any]) -> None:
     lines = runs.pytest("--collect-only", "-q", "dags", seed="2").splitlines()
-    expected = {f"{result['file']}::{result['dag_id']}::{result['check']}" for result in first["results"]}
-    assert {line for line in lines if "::" in line} == expected
+    assert sorted(line for line in lines if "::" in line) == sorted(
+        f"{dag['file']}::{dag['dag_id']}::{check['check']}"
+        for dag in first["dags"]
+        for check in dag["checks"]
+    )

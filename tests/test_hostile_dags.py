@@ -28,7 +28,7 @@ INNOCENT = """
 
 @pytest.fixture(scope="module")
 def quick() -> Iterator[None]:
-    """A lower bound of processor time, for all that is forked inside."""
+    """Lower bounds, for all that is forked inside."""
     make_ready = zygote._make_ready
 
     def make_ready_and_hurry(*arguments: Any) -> Any:
@@ -36,6 +36,7 @@ def quick() -> Iterator[None]:
         from pytest_rerunsafe.explore import engine as module  # there only: it imports Airflow
 
         module.ATTEMPT_CPU_S = 1.0
+        module.THREADS_S = 0.1
         return engine
 
     with pytest.MonkeyPatch.context() as patch:
@@ -208,8 +209,9 @@ HARMLESS = {
     "tracing": "import sys; sys.settrace(lambda *_: None); sys.setprofile(lambda *_: None)",
     "modules": "import sys\nfor name in ('json', 'os', 'airflow.sdk'): sys.modules.pop(name)",
     "exit handlers": "import atexit; atexit.register(lambda: 1 / 0)",
-    "standard output": "import sys; sys.stdout.close(); sys.stdout = None",
+    "standard output": "import sys; sys.stdout.close()",
     "imports of what stands in": "import os.path, requests",
+    "a large XCom": "return 'x' * 20_000_000",
     "a long sleep": "import time; time.sleep(1e6)",
 }
 EVIL_XCOM = """
@@ -225,16 +227,17 @@ EVIL_XCOM = """
 
 
 @pytest.fixture
-def judged(
-    dags: Project, untouched: dict[str, Any]
-) -> Iterator[Any]:
-    """Checks a deed; afterwards, the innocent DAG's results must be as if it had not been there."""
+def judge(dags: Project) -> Any:
+    """Checks a deed."""
     name = len(os.listdir(dags.root / "dags"))  # the results of a file are kept: each needs a new one
+    return lambda source: dags.check(f"hostile_{name}", source)
 
-    def check(source: str) -> Verdicts:
-        return dags.check(f"hostile_{name}", source)
 
-    yield check
+@pytest.fixture
+def judged(dags: Project, untouched: dict[str, Any], judge: Any) -> Iterator[Any]:
+    """The same; afterwards, the innocent DAG's results must be as if the other had not been there."""
+    yield judge
+    name = len(os.listdir(dags.root / "dags"))
     assert essence(dags.check(f"innocent_{name}", INNOCENT)) == untouched
 
 
@@ -262,8 +265,8 @@ def test_what_waits_for_ever_is_bounded(
 
 
 @cases(BLOCKED)
-def test_what_leaves_the_process_is_refused_and_told(judged: Any, deed: str, told: str) -> None:
-    clean = judged(in_a_task(deed))["clean"]
+def test_what_leaves_the_process_is_refused_and_told(judge: Any, deed: str, told: str) -> None:
+    clean = judge(in_a_task(deed))["clean"]
     assert clean.verdict is Verdict.UNVERIFIABLE
     assert told in clean.reason, "what"
     assert " at dags/hostile_" in clean.reason, "where"
@@ -271,8 +274,8 @@ def test_what_leaves_the_process_is_refused_and_told(judged: Any, deed: str, tol
 
 
 @cases(FAILING)
-def test_what_fails_the_task_is_an_error_with_the_reason(judged: Any, deed: str, told: str) -> None:
-    clean = judged(in_a_task(deed))["clean"]
+def test_what_fails_the_task_is_an_error_with_the_reason(judge: Any, deed: str, told: str) -> None:
+    clean = judge(in_a_task(deed))["clean"]
     assert clean.verdict is Verdict.ERROR
     assert "task act fails in the clean run" in clean.reason
     assert told in clean.reason
@@ -369,7 +372,15 @@ def test_a_file_that_reaches_out_says_for_what(dags: Project, deed: str, told: s
 
 @pytest.mark.parametrize(
     "name",
-    ["builtins.open", "pickle", "sockets", "time", "closing everything", "modules", "imports of what stands in"],
+    [
+        "builtins.open",
+        "pickle",
+        "sockets",
+        "time",
+        "closing everything",
+        "modules",
+        "imports of what stands in",
+    ],
 )
 def test_what_a_file_does_to_its_process_is_no_matter(judged: Any, name: str) -> None:
     assert judged(at_import(HARMLESS[name])).worst is Verdict.SAFE
@@ -398,7 +409,9 @@ def test_closing_leaves_no_process_behind(tmp_path: Path, quick: None) -> None:
     made = project(tmp_path.resolve())
     dags = next(made)
     dags.check("innocent", INNOCENT)
-    dags.check("hostile", in_a_task("import threading; threading.Thread(target=threading.Event().wait).start()"))
+    dags.check(
+        "hostile", in_a_task("import threading; threading.Thread(target=threading.Event().wait).start()")
+    )
     dags.check("deaf", in_a_task("import signal\nfor n in (1, 2, 3, 15): signal.signal(n, signal.SIG_IGN)"))
     started = descendants() - before
     assert started

@@ -90,7 +90,9 @@ def test_the_rules_hold_something() -> None:
 
 
 def test_each_module_says_what_lives_in_it() -> None:
-    assert [name for name, path in modules().items() if not ast.get_docstring(ast.parse(path.read_text()))] == []
+    assert [
+        name for name, path in modules().items() if not ast.get_docstring(ast.parse(path.read_text()))
+    ] == []
 
 
 LOADED = f"""
@@ -119,6 +121,12 @@ def test_a_run_without_the_flag_imports_nothing_heavy(options: list[str], tmp_pa
     (tmp_path / "test_it.py").write_text("def test_it(): pass\n")
     # Some of what is heavy is a plugin of pytest's by itself.
     others = [f"no:{name}" for name in ("fakefs", "time_machine", "hypothesispytest")]
-    arguments = [*(word for name in others for word in ("-p", name)), "-p", "no:cacheprovider", "-q", *options]
+    arguments = [
+        *(word for name in others for word in ("-p", name)),
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        *options,
+    ]
     result = heavy("import pytest", f"assert pytest.main({arguments!r}) == 0", folder=tmp_path)
     assert result == "heavy: []"

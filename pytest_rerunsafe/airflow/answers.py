@@ -7,7 +7,8 @@ The supervisor's part (what a message asks of the server, what a missing value i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
 from types import SimpleNamespace
@@ -26,7 +27,7 @@ from airflow.api_fastapi.execution_api.routes import (
 from airflow.models.dagbag import DBDagBag
 from airflow.models.xcom import XComModel
 from airflow.sdk.exceptions import ErrorType
-from airflow.sdk.execution_time import comms
+from airflow.sdk.execution_time import comms, task_runner
 from fastapi import HTTPException
 
 from .metadata import session
@@ -44,6 +45,17 @@ class UnansweredMessage(Exception):
 @cache
 def _parameters(route: Callable[..., Any]) -> frozenset[str]:
     return frozenset(inspect.signature(route).parameters)
+
+
+@contextmanager
+def _on_server() -> Iterator[None]:
+    """Inside, Airflow does not take this process for a worker, which would ask its supervisor for a Variable, and so us."""
+    supervisor = vars(task_runner).pop("SUPERVISOR_COMMS", None)
+    try:
+        yield
+    finally:
+        if supervisor is not None:
+            task_runner.SUPERVISOR_COMMS = supervisor
 
 
 class Answers:
@@ -101,7 +113,8 @@ class Answers:
                 "services": None,
                 **arguments,
             }
-            return route(**{name: value for name, value in offered.items() if name in wanted})
+            with _on_server():
+                return route(**{name: value for name, value in offered.items() if name in wanted})
 
     def find(self, route: Callable[..., Any], **arguments: Any) -> Any | None:
         """As `call`; None where the server answers 404."""
@@ -192,7 +205,7 @@ class Answers:
         found = self.find(variables.get_variable, variable_key=msg.key)
         if found is None:
             return comms.ErrorResponse(error=ErrorType.VARIABLE_NOT_FOUND, detail={"key": msg.key})
-        return comms.VariableResult(key=msg.key, value=found.value)
+        return comms.VariableResult(key=msg.key, value=found.val)
 
     def _put_variable(self, msg: Any) -> None:
         body = VariablePostBody(val=msg.value, description=msg.description)

@@ -107,6 +107,7 @@ class MetadataStore:
     def _watch(self) -> None:
         """Let triggers note each row that a statement touches, whoever sent it: the ORM, bulk updates, the user's SQL."""
         run = self._connection.execute
+        run("PRAGMA temp_store = MEMORY")  # sorting large rows would need a file
         run("PRAGMA recursive_triggers = ON")  # without it a REPLACE deletes unseen
         run("CREATE TEMP TABLE touched (tbl TEXT, rid INTEGER)")
         for name in self._tables:
@@ -132,7 +133,8 @@ class MetadataStore:
         return self._mirror.get(key)
 
     def items(self) -> ItemsView[RowKey, Row]:
-        """Every row by its key, as of the last capture or restore."""
+        """Every row by its key, as the database is now."""
+        self._collect()
         return self._mirror.items()
 
     def table(self, name: str) -> tuple[Row, ...]:

@@ -26,8 +26,8 @@ from .volatile import Volatility
 
 Outputs = Mapping[str, Output]
 
-_TEMPORARY = "/tmp/tmp????????*"
-"""Files that Python's tempfile names: a kill leaves them behind, and nobody reads them."""
+_TEMPORARY = re.compile(r"[a-z0-9]{5}_zq")
+"""What `world.entropy` lets Python's tempfile name files by: a kill leaves them behind, and nobody reads them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +46,7 @@ class Counting:
     def counts(self, name: str) -> bool:
         """Whether one does."""
         path = name.removeprefix("file:")
-        if any(_matches(path, pattern) for pattern in (*self.ignore, _TEMPORARY)):
+        if _TEMPORARY.search(path) or any(_matches(path, pattern) for pattern in self.ignore):
             return False
         return not self.only or any(_is_within(path, chosen) for chosen in self.only)
 

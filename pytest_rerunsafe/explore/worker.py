@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import traceback
+from contextlib import suppress
 from typing import Any
 
 from ..model import Obstacle
@@ -60,7 +61,8 @@ def _do(engine: Engine, job: Job) -> Any:
 def _give_up(engine: Engine, channel: Channel, obstacle: Obstacle) -> None:
     with engine.unguarded():
         try:
-            engine.forget()
+            with suppress(Exception):  # in the depth of a recursion, not all can be put back
+                engine.forget()
             channel.send(HitBound(obstacle))
         finally:
             engine.exit_now()

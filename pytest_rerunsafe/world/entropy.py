@@ -46,7 +46,7 @@ class Entropy:
         random.seed(f"random:{self._label}")
         for generator in tuple(self._unseeded):
             generator.seed(f"unseeded:{self._label}")
-        _forget_names()
+        tempfile._name_sequence = _Names(f"names:{self._label}")  # type: ignore[attr-defined]
         _forget_timestamps(uuid)
         _forget_timestamps(sys.modules.get("uuid6"))
         _seed_numpy(sys.modules.get("numpy.random"), self._source.getrandbits(32))
@@ -114,9 +114,20 @@ _OS_MODULES = (os, sys.modules[os.name])
 """In a tuple, where a fake file system that swaps modules does not look for them."""
 
 
-def _forget_names() -> None:
-    """Temporary names begin anew, as in a new process."""
-    tempfile._name_sequence = None  # type: ignore[attr-defined]
+class _Names:
+    """What `tempfile` takes its names from: as random as its own, but with a mark that no other name has.
+
+    A kill leaves temporary files behind, wherever they are and whatever their prefix: they must be known as such.
+    """
+
+    def __init__(self, seed: str) -> None:
+        self._source = random.Random(seed)
+
+    def __iter__(self) -> _Names:
+        return self
+
+    def __next__(self) -> str:
+        return "".join(self._source.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=5)) + "_zq"
 
 
 def _forget_timestamps(module: ModuleType | None) -> None:

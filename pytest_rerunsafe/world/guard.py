@@ -476,9 +476,18 @@ def _set_soft_limit(kind: int, value: int) -> None:
 
 def _virtual_bytes() -> int | None:
     """The size of this process's address space; None where nobody tells."""
-    with suppress(OSError), open("/proc/self/statm") as statm:
-        return int(statm.read().split()[0]) * resource.getpagesize()
+    real_open, real_read, real_close = _REAL_FILE
+    with suppress(OSError):
+        statm = real_open("/proc/self/statm", os.O_RDONLY)
+        try:
+            return int(real_read(statm, 100).split()[0]) * resource.getpagesize()
+        finally:
+            real_close(statm)
     return None
+
+
+_REAL_FILE: Final = (os.open, os.read, os.close)
+"""In a tuple: the limits are set when there is a fake file system already, which has no such file."""
 
 
 # --- runaway code -----------------------------------------------------------------------------
