@@ -16,7 +16,6 @@ from pytest_rerunsafe.world.files_calls import Calls
 from pytest_rerunsafe.world.files_entries import status_of
 from pytest_rerunsafe.world.files_tree import fail
 
-
 _STANDARD = range(3)
 """Standard input, output and error: closing them does nothing, for the next attempt has them again."""
 

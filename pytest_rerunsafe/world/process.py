@@ -274,7 +274,7 @@ def _keep_modules(roots: tuple[str, ...]) -> Restore:
     known = {
         name: module
         for name, module in modules.items()
-        if not isinstance(module, ModuleType) or not _is_attempts_own(name, module, roots)
+        if _stands_in(module) or not _is_attempts_own(name, module, roots)
     }
 
     def restore() -> None:
@@ -288,6 +288,10 @@ def _keep_modules(roots: tuple[str, ...]) -> Restore:
                 known[name] = modules[name]  # a library: loading it again would only cost time
 
     return restore
+
+
+def _stands_in(module: object) -> bool:
+    return not isinstance(module, ModuleType)
 
 
 def _is_attempts_own(name: str, module: object, roots: tuple[str, ...]) -> bool:
