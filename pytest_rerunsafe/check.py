@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .clean import CleanRuns, judge_clean_runs
+from .clean import CleanRuns, judge_clean_runs, load_error
 from .compare.findings import Case, Counting, Judge, fold
 from .explore.jobs import FindJob, Job, LoadJob, RecordJob, RecoverJob
 from .explore.messages import Answer, Done, Failed, Lost
@@ -74,7 +74,7 @@ class Checker:
         answer = self._run(file, [LoadJob(file=file, folder=self._folder(file))])[0]
         match answer:
             case Done(LoadedFile() as loaded):
-                return loaded
+                return replace(loaded, error=load_error(loaded.error))
             case _:
                 return LoadedFile(file=file, dags=(), error=_reason(answer))
 
@@ -178,7 +178,10 @@ class Study:
             check.removeprefix("crash."),
             self._settings.profile,
         )
-        if not found.trials and self._reference.outcome.task_states.get(check.removeprefix("crash.")) == "success":
+        if (
+            not found.trials
+            and self._reference.outcome.task_states.get(check.removeprefix("crash.")) == "success"
+        ):
             return self._result(check, Verdict.SAFE)  # Airflow gives no worker a task that does nothing
         if not found.trials:
             return self._result(check, Verdict.SKIPPED, reason="the task did not run in the clean run")
@@ -198,8 +201,9 @@ class Study:
             self._record_job(),
             self._record_job(delay_s=OTHER_CLOCK_S, counts_lines=True, keeps_effects=False),
             self._record_job(seed="other entropy", keeps_effects=False),
-            self._record_job(shares_memory=True, keeps_effects=False),
         ]
+        if len(self._dag.tasks) > 1:  # a task alone has nobody to share memory with
+            jobs.append(self._record_job(shares_memory=True, keeps_effects=False))
         return judge_clean_runs(self._dag, self._file, self._run(jobs), self._counting)
 
     def _record_job(self, **options: Any) -> RecordJob:
@@ -235,7 +239,7 @@ class Study:
         return Judge(
             recording=self._reference,
             volatility=self._clean.volatility,
-            counting=self._counting,
+            counting=self._clean.counting,
             dag_file=self._file,
             dag_line=self._dag.line,
             outputs_of=lambda state: file_outputs(state.world.files),

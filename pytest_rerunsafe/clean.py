@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -48,12 +49,14 @@ class CleanRuns:
     executed_lines: Mapping[str, int] = field(default_factory=dict)
     """Lines of the project's code that a task's attempts run, by task id."""
     volatility: Volatility = field(default_factory=Volatility.none)
+    counting: Counting = field(default_factory=Counting)
+    """Which outputs count, now that it is known what tasks read."""
     stops: str | None = None
     """Why no other check makes sense; None if they do."""
 
 
 def judge_clean_runs(dag: DagInfo, file: str, answers: Sequence[Answer], counting: Counting) -> CleanRuns:
-    """What the runs say, given in this order: reference, other clock, other entropy, shared memory."""
+    """What the runs say: reference, other clock, other entropy, and shared memory if there was such a run."""
     lost = [answer for answer in answers[:3] if not isinstance(answer, Done)]
     if lost:
         return _without_recording(lost[0])
@@ -81,12 +84,12 @@ class _Judgement:
     def __init__(self, dag: DagInfo, file: str, answers: Sequence[Answer], counting: Counting) -> None:
         self._dag = dag
         self._file = file
-        self._counting = counting
         recordings: list[Any] = [answer.result if isinstance(answer, Done) else None for answer in answers]
         self._reference: Recording = recordings[0]
         self._other_clock: Recording = recordings[1]
         self._other_entropy: Recording = recordings[2]
-        self._shared_memory: Recording | None = recordings[3]
+        self._shared_memory: Recording | None = recordings[3] if len(recordings) > 3 else None
+        self._counting = counting.with_xcoms_of(self._reference.outcome)
 
     def verdict(self) -> CleanRuns:
         if not _succeeded(self._reference):
@@ -105,6 +108,7 @@ class _Judgement:
             situations=_situations(self._reference, self._other_clock),
             executed_lines=_executed_lines(self._other_clock),
             volatility=volatility,
+            counting=self._counting,
             stops=DISAGREE if disagreements else None,
         )
 
@@ -296,6 +300,22 @@ def _failure(recording: Recording) -> str:
     if failed.exit_code is not None and not failed.error:
         lines[0] += f": its process ended with exit code {failed.exit_code}"
     return "\n".join(lines)
+
+
+_MISSING = {
+    "file": re.compile(r"FileNotFoundError: .*: '([^']+)'"),
+    "variable": re.compile(r"VARIABLE_NOT_FOUND: .*(?:Variable |'key': ')([^ ']+)"),
+    "connection": re.compile(r"The conn_id `([^`]+)` isn't defined"),
+}
+
+
+def load_error(error: str) -> str:
+    """Why a file does not load, with how to give the input that it lacks, if it lacks one."""
+    for kind, pattern in _MISSING.items():
+        if found := pattern.search(error):
+            hint = [*_how_to_give(f"{kind}:{found[1]}"), "", "(`dag` is None while the file does not load.)"]
+            return "\n".join([error, "", *hint])
+    return error
 
 
 def _how_to_give(missing: str) -> list[str]:

@@ -16,7 +16,7 @@ def pytest_rerun_safety_prepare(dag: Any, world: Any) -> None:
     DAG's world and never reaches the real disk. A suite that also runs without this plugin marks its
     implementation `@pytest.hookimpl(optionalhook=True)`.
 
-    :param dag: The Airflow DAG; `dag.dag_id` tells which one.
+    :param dag: The Airflow DAG; `dag.dag_id` tells which one. None for a file that does not load without inputs.
     :param world: Where the inputs go: `world.write(path, content)`, `world.mkdir(path)`,
         `world.set_variable(key, value)`, `world.set_connection(conn_id, uri)`.
     """

@@ -13,6 +13,7 @@ import pytest
 from dag_projects import Project, Verdicts, project
 
 from pytest_rerunsafe.explore import pool, zygote
+from pytest_rerunsafe.explore.channel import Channel, Closed
 from pytest_rerunsafe.model import Verdict
 
 INNOCENT = """
@@ -338,6 +339,16 @@ def test_what_only_a_recovery_does_is_judged_too(judged: Any) -> None:
     assert verdicts["clean"].verdict is Verdict.SAFE
     assert verdicts["crash.act"].verdict is Verdict.UNVERIFIABLE
     assert "act did not end within 1 s" in verdicts["crash.act"].reason
+
+
+def test_bytes_from_anybody_else_close_a_connection() -> None:
+    """They are neither waited for to the end nor unpickled."""
+    ours, theirs = Channel.pair()
+    os.write(theirs.fileno(), b"nothing that anybody waits for")
+    with pytest.raises(Closed):
+        ours.receive()
+    ours.close()
+    theirs.close()
 
 
 # --- at import --------------------------------------------------------------------------------

@@ -189,3 +189,9 @@ def test_links_within_the_project_lead_somewhere() -> None:
     }
     for target in re.findall(r"\]\(([^)]+)\)", README):
         assert target[1:] in headings if target.startswith("#") else (ROOT / target).is_file(), target
+
+
+def test_the_changelog_names_all_rules_and_options() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert [rule for rule in Rule if f"`{rule}`" not in changelog] == []
+    assert [option.flag for option in OPTIONS if option.flag not in changelog] == []

@@ -213,7 +213,6 @@ CASES = (
                 above >> below
             """
         ),
-        skipped=frozenset({"crash.skipped"}),
     ),
     Case(
         name="empty_and_groups",
@@ -413,7 +412,7 @@ CASES = (
             def first():
                 os.chdir("/data")
                 os.environ["FIRST"] = "1"
-                builtins.len = lambda sized: 42
+                builtins.ascii = lambda value: 42
                 sys.path.insert(0, "/first")
                 json.first = True
                 return os.getcwd()
@@ -421,7 +420,7 @@ CASES = (
             def second(folder):
                 assert folder == "/data" and os.getcwd() != "/data"
                 assert "FIRST" not in os.environ
-                assert len([]) == 0
+                assert ascii(1) == '1'
                 assert "/first" not in sys.path
                 publish("/data/out", "x\\n")
             second(first())

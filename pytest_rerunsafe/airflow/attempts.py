@@ -176,6 +176,8 @@ def _missing_in_airflow(error: BaseException) -> str:
     text = str(error)
     if found := re.search(r"VARIABLE_NOT_FOUND: .*(?:Variable |'key': ')([^ ']+)", text):
         return f"variable:{found[1]}"
-    if found := re.search(r"CONNECTION_NOT_FOUND: .*'conn_id': '([^']+)'|conn_id `([^`]+)` isn't defined", text):
+    if found := re.search(
+        r"CONNECTION_NOT_FOUND: .*'conn_id': '([^']+)'|conn_id `([^`]+)` isn't defined", text
+    ):
         return f"connection:{found[1] or found[2]}"
     return ""

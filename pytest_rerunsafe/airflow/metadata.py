@@ -154,7 +154,9 @@ class MetadataStore:
 
     def _collect(self) -> list[RowChange]:
         """Take note of the rows that were touched; those that changed, sorted by table and rowid."""
-        touched = self._connection.execute("SELECT DISTINCT tbl, rid FROM touched ORDER BY tbl, rid").fetchall()
+        touched = self._connection.execute(
+            "SELECT DISTINCT tbl, rid FROM touched ORDER BY tbl, rid"
+        ).fetchall()
         if not touched:
             return []
         self._connection.execute("DELETE FROM touched")

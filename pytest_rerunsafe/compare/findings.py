@@ -38,6 +38,18 @@ class Counting:
     """Paths, folders, globs or output names; empty: all."""
     ignore: tuple[str, ...] = ()
     """Globs over paths, names of files, or output names."""
+    xcoms: frozenset[str] | None = None
+    """XComs that a task other than the one that pushes them reads, `task_id/key`; None: not known yet, all count."""
+
+    def with_xcoms_of(self, outcome: Outcome) -> Counting:
+        """The same, but of XComs only those that a run's tasks read: the others are for people, as a log is."""
+        read = {
+            name
+            for attempt in outcome.attempts
+            for name in attempt.xcom_reads
+            if name.partition("/")[0] != attempt.task_id
+        }
+        return replace(self, xcoms=frozenset(read))
 
     def select(self, outputs: Outputs) -> dict[str, Output]:
         """Those that count."""
@@ -48,7 +60,15 @@ class Counting:
         path = name.removeprefix("file:")
         if _TEMPORARY.search(path) or any(_matches(path, pattern) for pattern in self.ignore):
             return False
-        return not self.only or any(_is_within(path, chosen) for chosen in self.only)
+        if self.only:
+            return any(_is_within(path, chosen) for chosen in self.only)
+        return self.xcoms is None or not name.startswith("xcom:") or _unmapped(name) in self.xcoms
+
+
+def _unmapped(name: str) -> str:
+    """`task_id/key` of the name of an XCom's output."""
+    place, _, key = name.removeprefix("xcom:").partition("/")
+    return f"{place.partition('[')[0]}/{key}"
 
 
 def _matches(path: str, pattern: str) -> bool:

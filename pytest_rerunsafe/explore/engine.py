@@ -163,8 +163,7 @@ class Engine:
 
     def load(self, job: LoadJob) -> LoadedFile:
         """What a DAG file holds."""
-        self._begin(self._base, "load")
-        bag = self._parse(job.file, job.folder)
+        bag = self._parse_first(job.file, job.folder, "load")
         self._process.restore()
         if isinstance(bag, str):
             return LoadedFile(file=job.file, dags=(), error=bag, obstacles=tuple(self._journal.obstacles))
@@ -547,13 +546,29 @@ class Engine:
         The hook is given the DAG of a parse whose effects are undone first.
         """
         self._endings = {}
-        self._begin(self._base, job.seed)
-        bag = self._parse(job.dag.file, job.folder)
+        bag = self._parse_first(job.dag.file, job.folder, job.seed)
         dag = None if isinstance(bag, str) else bag.dags.get(job.dag.dag_id)
         self._begin(self._base, job.seed, keeps_effects=job.keeps_effects)
         if job.prepares:
             self._prepare(job.dag.file, dag, World())
         self._process.restore()
+
+    def _parse_first(self, file: str, folder: str, seed: str) -> Any:
+        """As `_parse`; a file that fails is tried again with the inputs that the hook gives when it knows of no DAG."""
+        self._begin(self._base, seed)
+        bag = self._parse(file, folder)
+        if not isinstance(bag, str) and not bag.import_errors:
+            return bag
+        obstacles = self._journal.obstacles
+        self._begin(self._base, seed)
+        try:
+            self._prepare(file, None, World())
+        except Exception:
+            self._journal.obstacles = obstacles
+            return bag  # a hook that cannot do without the DAG
+        self._process.restore()
+        again = self._parse(file, folder)
+        return bag if isinstance(again, str) else again
 
     def _parse(self, file: str, folder: str) -> Any:
         """The DagBag of a file, parsed as the DAG processor does; the reason as text if that process would have ended."""

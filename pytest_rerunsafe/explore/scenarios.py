@@ -150,8 +150,9 @@ def _rerun_trial(dag: DagInfo, recording: Recording, task_id: str, recovery: Rec
 
 
 JOBS = 4
-"""Jobs per task whose crashes are tried. States in one job share work, jobs share the cores; no more than `MOST` states in one."""
+"""Jobs per task whose crashes are tried: states in one job share work, jobs share the cores."""
 MOST = 16
+"""States in one job."""
 
 
 def jobs_of(
@@ -161,7 +162,6 @@ def jobs_of(
     clean: Mapping[str, tuple[int, int]],
     *,
     keeps_log: bool = False,
-
 ) -> list[RecoverJob]:
     """The jobs that try them, in order. How they are split depends on nothing but the trials."""
     by_state = [tuple(group) for _, group in groupby(trials, key=_state_of)]

@@ -53,7 +53,7 @@ class Entropy:
 
     @contextmanager
     def aside(self, seed: int | str) -> Iterator[None]:
-        """Inside, what `os.urandom` feeds (uuid, secrets) depends on `seed` alone; afterwards it goes on as if nothing had been."""
+        """Inside, what `os.urandom` feeds (uuid, secrets) depends on `seed` alone; afterwards it goes on as before."""
         before, self._source = self._source, random.Random(f"aside:{seed}")
         _forget_timestamps(sys.modules.get("uuid6"))
         try:
