@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 
 import pytest
 from dag_projects import Project
+
 from pytest_rerunsafe.model import Verdict
 
 HEAD = """\
@@ -93,9 +94,7 @@ def test_a_file_without_dags_has_none_and_no_error(dags: Project) -> None:
         ("parse_connection", "Connection.get('shop')", "world.set_connection('shop', ...)"),
     ],
 )
-def test_an_input_that_loading_needs_is_named(
-    dags: Project, name: str, statement: str, remedy: str
-) -> None:
+def test_an_input_that_loading_needs_is_named(dags: Project, name: str, statement: str, remedy: str) -> None:
     error = dags.load(name, in_task("pass", f"X = {statement}")).error
     assert remedy in error
     assert "def pytest_rerun_safety_prepare(dag, world):" in error
@@ -140,7 +139,12 @@ def test_a_hook_that_needs_the_dag_leaves_the_error_of_loading(dags: Project) ->
             "Variable n is",
             "world.set_variable('n', ...)",
         ),
-        ("no_connection", "Connection.get('shop')", "Connection shop is", "world.set_connection('shop', ...)"),
+        (
+            "no_connection",
+            "Connection.get('shop')",
+            "Connection shop is",
+            "world.set_connection('shop', ...)",
+        ),
     ],
 )
 def test_a_missing_input_is_named_and_how_to_give_it(

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 from dag_projects import Project
+
 from pytest_rerunsafe.model import Verdict
 
 HEAD = """\
@@ -233,7 +234,7 @@ PAIRS = (
     ),
     Pair(
         rule="rerun-fails",
-        check="crash.prepare",
+        check="rerun",
         task_id="prepare",
         source=in_dag(
             """
@@ -411,7 +412,8 @@ PAIRS = (
 
 @pytest.mark.parametrize("pair", PAIRS, ids=str)
 def test_the_unsafe_one_is_found(dags: Project, pair: Pair) -> None:
-    result = dags.check(pair.module, pair.source, pair.prepare)[pair.check]
+    (dag,) = dags.checker.load(dags.write(pair.module, pair.source, pair.prepare)).dags
+    result = dags.checker.run(dag, pair.check)
     assert result.verdict is Verdict.UNSAFE
     found = {(str(f.rule), f.task_id, f.file, f.line) for f in result.findings}
     assert (pair.rule, pair.task_id, f"dags/{pair.module}.py", pair.line) in found
@@ -424,3 +426,72 @@ def test_the_twin_is_safe(dags: Project, pair: Pair) -> None:
     assert {check: str(result.verdict) for check, result in verdicts.results.items()} == dict.fromkeys(
         verdicts.results, "safe"
     )
+
+
+HARMLESS = {
+    "times_and_ids_in_outputs": """
+        @task
+        def write():
+            with open("/data/out.json", "w") as out:
+                json.dump({"id": str(uuid.uuid4()), "at": datetime.now().isoformat(), "rows": 3}, out)
+            with open("/data/out.csv", "w") as out:
+                out.writelines(f"{n},{datetime.now()},{uuid.uuid4()}\\n" for n in range(5))
+        write()
+        """,
+    "named_temporary_file": """
+        @task
+        def write():
+            with tempfile.NamedTemporaryFile(
+                "w", dir="/data", prefix="orders_", suffix=".csv", delete=False
+            ) as out:
+                out.write("1\\n2\\n")
+            os.replace(out.name, "/data/out.csv")
+        write()
+        """,
+    "temporary_folder": """
+        @task
+        def write():
+            with tempfile.TemporaryDirectory() as folder:
+                part = Path(folder, "part")
+                part.write_text("1\\n")
+                shutil.move(part, "/data/out.csv")
+        write()
+        """,
+    "folders_at_parse": """
+        os.makedirs("/data/out", exist_ok=True)
+        Path("/data/logs").mkdir(parents=True, exist_ok=True)
+        @task
+        def write():
+            Path("/data/out/rows").write_text("1\\n")
+        write()
+        """,
+    "long_file_moved_into_place": """
+        @task
+        def write():
+            if not os.path.exists("/data/out"):
+                Path("/data/out.tmp").write_text("some text\\n" * 5000)
+                os.replace("/data/out.tmp", "/data/out")
+        write()
+        """,
+}
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_is_no_finding(dags: Project, name: str) -> None:
+    verdicts = dags.check(name, in_dag(HARMLESS[name]), "world.mkdir('/data')")
+    assert [(str(f.rule), f.summary) for f in verdicts.findings] == []
+    assert verdicts.worst is Verdict.SAFE
+
+
+def test_a_folder_whose_name_is_like_a_temporary_one_counts(dags: Project) -> None:
+    source = in_dag(
+        """
+        @task
+        def write():
+            with open("/tmp/tmpreports/out.csv", "a") as out:
+                out.write("1\\n")
+        write()
+        """
+    )
+    verdicts = dags.check("tmpreports", source, "world.mkdir('/tmp/tmpreports')")
+    assert verdicts.rules == {"duplicate-output"}

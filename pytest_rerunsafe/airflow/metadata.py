@@ -196,7 +196,7 @@ class MetadataStore:
         else:
             self._change(answer.changes)
         if answer.error is not None:
-            raise answer.error
+            raise answer.error.with_traceback(None)  # else each raise would make it longer
         return answer.value
 
     def _put(self, function: Callable[[], Any]) -> _Answer:
