@@ -48,7 +48,9 @@ def quick() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def dags(tmp_path_factory: pytest.TempPathFactory, quick: None) -> Iterator[Project]:
-    yield from project(tmp_path_factory.mktemp("project").resolve())
+    root = tmp_path_factory.mktemp("project").resolve()
+    (root / "dags").mkdir()
+    yield from project(root)
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +87,6 @@ ENDLESS = {
                 while True: pass
             except BaseException:
                 pass
-    """,
-    "recursion without limit": """
-        import sys
-        sys.setrecursionlimit(10**9)
-        def again(): again()
-        again()
     """,
 }
 WAITING = {
@@ -160,6 +156,16 @@ DEADLY = {
             if type(found).__name__ == "Channel": found.close()
         """,
         "took its worker process down",
+    ),
+    # Until CPython 3.10 the C stack ends first, later the bound of processor time is reached.
+    "recursion without limit": (
+        """
+        import sys
+        sys.setrecursionlimit(10**9)
+        def again(): again()
+        again()
+    """,
+        "",
     ),
     "builtins gone": (
         "import builtins\nfor name in ('len', 'isinstance', 'print', 'dict', 'tuple'): delattr(builtins, name)",
@@ -357,7 +363,7 @@ def test_bytes_from_anybody_else_close_a_connection() -> None:
 @pytest.mark.parametrize(
     ("deed", "told"),
     [
-        *((deed, "loading the DAG file did not end within 1 s") for deed in list(ENDLESS.values())[:2]),
+        *((deed, "loading the DAG file did not end within 1 s") for deed in ENDLESS.values()),
         *FAILING.values(),
         DEADLY["segmentation fault"],
     ],
