@@ -26,6 +26,7 @@ import pytest
 
 from pytest_rerunsafe.model import Location, Obstacle
 from pytest_rerunsafe.world.guard import (
+    PID,
     BlockedError,
     Guard,
     ProcessExited,
@@ -303,7 +304,7 @@ def test_harmless_acts_pass() -> None:
         mmap.mmap(-1, 10).close()
         assert sqlite3.connect(":memory:").execute("select 1").fetchall() == [(1,)]
         sqlite3.connect("file:x?mode=memory", uri=True).close()
-        assert ctypes.CDLL(None).getpid() == os.getpid()
+        assert ctypes.CDLL(None).getpid() > 0
         os.kill(os.getppid(), 0)
         os.killpg(os.getpgrp(), 0)
         resource.prlimit(0, resource.RLIMIT_NOFILE)
@@ -542,3 +543,14 @@ def test_after_the_bound_the_signal_is_as_before() -> None:
         return after == before
 
     assert in_child(child)
+
+
+def test_dag_code_sees_one_process_id_everywhere() -> None:
+    def child() -> tuple[int, int]:
+        wall = Wall()
+        seen: list[int] = []
+        wall.run(lambda: seen.append(os.getpid()))
+        return seen[0], os.getpid()
+
+    inside, outside = in_child(child)
+    assert inside == PID != outside

@@ -40,7 +40,11 @@ def recording(*effects: Effect) -> Recording:
 def change(kind: str, path: str, value: Node | Splice | None, line: int = 1) -> Effect:
     files: tuple[FileChange, ...] = ((path, value),)
     return Effect(
-        kind=kind, target=path, files=files, attempt=0, stack=(Location(file="d.py", line=line, function="f"),)
+        kind=kind,
+        target=path,
+        files=files,
+        attempt=0,
+        stack=(Location(file="d.py", line=line, function="f"),),
     )
 
 

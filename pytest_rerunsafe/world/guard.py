@@ -217,10 +217,11 @@ class Guard:
         return function
 
     def _replace_exits(self) -> None:
-        own = _OS[0].getpid
+        self._replace(_OS, "getpid", self._pid_function(_OS[0].getpid))
         self._replace(_OS, "_exit", self._exit_function(_OS[0]._exit))
         self._replace(_OS, "abort", self._abort_function(_OS[0].abort))
-        self._replace(_OS, "kill", self._signal_function(_OS[0].kill, lambda pid, signum: pid == own()))
+        kill = self._kill_function(_OS[0].kill)
+        self._replace(_OS, "kill", self._signal_function(kill, lambda pid, signum: pid in (PID, _own_pid())))
         self._replace(_SIGNAL, "raise_signal", self._signal_function(signal.raise_signal))
         self._replace(_SIGNAL, "pthread_kill", self._signal_function(signal.pthread_kill))
 
@@ -240,6 +241,18 @@ class Guard:
 
         return abort
 
+    def _pid_function(self, real: Callable[[], int]) -> Callable[[], int]:
+        def getpid() -> int:
+            return PID if self._holds() else real()
+
+        return getpid
+
+    def _kill_function(self, real: Callable[[int, int], None]) -> Callable[[int, int], None]:
+        def kill(pid: int, signum: int, /) -> None:
+            real(_own_pid() if pid == PID and self._holds() else pid, signum)
+
+        return kill
+
     def _signal_function(
         self, real: Callable[..., None], is_to_us: Callable[..., bool] = lambda *_: True
     ) -> Callable[..., None]:
@@ -255,6 +268,15 @@ class Guard:
         with self.lifted():
             self._on_exit(exit_code)
         raise ProcessExited(exit_code)
+
+
+PID: Final = 4242
+"""The process id that DAG code sees: the same in each process and on each machine."""
+_GETPID: Final = (os.getpid,)
+
+
+def _own_pid() -> int:
+    return _GETPID[0]()
 
 
 _OS: Final[tuple[Any, ...]] = (os, sys.modules[os.name])
@@ -400,7 +422,7 @@ def _opening_socket(arguments: Arguments) -> str | None:
 
 def _signalling(arguments: Arguments) -> str | None:
     pid, signum = arguments
-    is_harmless = signum == 0 or (pid == _OS[0].getpid() and signum != signal.SIGSTOP)
+    is_harmless = signum == 0 or (pid == _own_pid() and signum != signal.SIGSTOP)
     return None if is_harmless else f"sending signal {int(signum)} to process {pid}"
 
 
