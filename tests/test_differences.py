@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -40,7 +41,7 @@ def dumps(value: object) -> bytes:
 
 
 ALL = [*range(1, 11)]
-DICT = {"total": 20, "by": {"a": 1, "b": 2}, "rows": [{"n": n} for n in range(10)]}
+DICT: dict[str, Any] = {"total": 20, "by": {"a": 1, "b": 2}, "rows": [{"n": n} for n in range(10)]}
 
 
 @pytest.mark.parametrize(

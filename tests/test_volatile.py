@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -49,7 +50,10 @@ def rules(volatility: Volatility) -> list[Rule]:
 
 # --- times ------------------------------------------------------------------------------------
 
-TIME_FORMATS = {
+TimeFormat = Callable[[datetime], str]
+Rows = list[tuple[int, str]]
+
+TIME_FORMATS: dict[str, TimeFormat] = {
     "isoformat": datetime.isoformat,
     "without zone": lambda t: t.strftime("%Y-%m-%dT%H:%M:%S"),
     "with space": lambda t: t.strftime("%Y-%m-%d %H:%M:%S.%f"),
@@ -364,7 +368,7 @@ def test_xcoms_and_variables_are_read_as_json() -> None:
 
 # --- properties -------------------------------------------------------------------------------
 
-FORMS = {
+FORMS: dict[str, Callable[[Any], str]] = {
     "x.json": lambda rows: json.dumps(
         [{"n": n, "w": w, "at": t, "id": u, "k": {"t": t}} for n, w, t, u in rows]
     ),
@@ -379,12 +383,14 @@ ROWS = st.lists(st.tuples(st.integers(0, 10**12), WORDS), max_size=6)
 TIMES = st.sampled_from([form for name, form in TIME_FORMATS.items() if name not in ("rfc 2822", "http")])
 
 
-def filled(rows, time, value):
+def filled(rows: Rows, time: str, value: str) -> list[tuple[int, str, str, str]]:
     return [(n, w, time, value) for n, w in rows]
 
 
 @given(form=st.sampled_from(sorted(FORMS)), rows=ROWS, time=TIMES)
-def test_three_runs_that_differ_in_times_and_ids_alone_are_equal_once_masked(form, rows, time) -> None:
+def test_three_runs_that_differ_in_times_and_ids_alone_are_equal_once_masked(
+    form: str, rows: Rows, time: TimeFormat
+) -> None:
     name = f"file:/d/{form}"
     runs = [
         FORMS[form](filled(rows, time(moment), value)).encode()
@@ -396,7 +402,9 @@ def test_three_runs_that_differ_in_times_and_ids_alone_are_equal_once_masked(for
 
 
 @given(form=st.sampled_from(sorted(FORMS)), rows=ROWS, others=ROWS, time=TIMES)
-def test_masking_hides_nothing_but_times_and_ids(form, rows, others, time) -> None:
+def test_masking_hides_nothing_but_times_and_ids(
+    form: str, rows: Rows, others: Rows, time: TimeFormat
+) -> None:
     name = f"file:/d/{form}"
     runs = [
         FORMS[form](filled(rows, time(moment), value)).encode()
@@ -432,7 +440,7 @@ TEXTS = st.lists(
     rerun=TEXTS,
 )
 def test_on_any_content_masking_is_stable_and_agrees_with_the_problems(
-    name, clean, clock, entropy, rerun
+    name: str, clean: str, clock: str, entropy: str, rerun: str
 ) -> None:
     runs = [{name: Output(name=name, content=text.encode())} for text in (clean, clock, entropy)]
     found = find_volatile(*runs)
