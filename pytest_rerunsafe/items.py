@@ -40,6 +40,7 @@ class Bench:
         self._checker: Checker | None = None
         self._known: frozenset[ModuleType] = frozenset()
         self._loaded: dict[str, LoadedFile] = {}
+        self._expected: dict[tuple[str, str], list[str]] = {}
 
     @property
     def rootdir(self) -> Path:
@@ -66,7 +67,14 @@ class Bench:
 
     def run(self, dag: DagInfo, check: str) -> CheckResult:
         """The outcome of one check."""
-        return self._checker_for(dag.file).run(dag, check)
+        return self._checker_for(dag.file).run(dag, check, self._expected.get((dag.file, dag.dag_id), ()))
+
+    def expect(self, items: Sequence[pytest.Item]) -> None:
+        """Take note of the checks that will be asked for."""
+        for item in items:
+            if isinstance(item, CheckItem) and isinstance(item.parent, DagCollector):
+                dag = item.parent.dag
+                self._expected.setdefault((dag.file, dag.dag_id), []).append(item.name)
 
     def replay(self, scenario_id: str, files: Sequence[str]) -> str:
         """What there is to see of one scenario. Raises CheckerError."""
@@ -141,7 +149,7 @@ class DagFile(pytest.File):
 
 
 def _unloaded(loaded: LoadedFile, rootdir: Path) -> CheckResult:
-    from .check import obstacle_text
+    from .study import obstacle_text
 
     verdict = Verdict.ERROR if loaded.error else Verdict.UNVERIFIABLE
     reason = loaded.error or "\n".join(map(obstacle_text, loaded.obstacles))
@@ -154,7 +162,7 @@ class DagCollector(pytest.Collector):
 
     def __init__(self, *, dag: DagInfo, bench: Bench, **node: Any) -> None:
         super().__init__(**node)
-        self._dag = dag
+        self.dag = dag
         self._bench = bench
 
     @classmethod
@@ -164,9 +172,9 @@ class DagCollector(pytest.Collector):
 
     def collect(self) -> Iterator[CheckItem]:
         """One item per check."""
-        for check in self._bench.checks_of(self._dag):
-            run = partial(self._bench.run, self._dag, check)
-            yield CheckItem.from_parent(self, name=check, run=run, line=self._dag.line, bench=self._bench)
+        for check in self._bench.checks_of(self.dag):
+            run = partial(self._bench.run, self.dag, check)
+            yield CheckItem.from_parent(self, name=check, run=run, line=self.dag.line, bench=self._bench)
 
 
 class CheckItem(pytest.Item):

@@ -230,6 +230,10 @@ class DagChecks:
             self._complain(session, message)
             items.clear()
 
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        if not _is_worker(self._config):  # a worker of pytest-xdist collects all items and runs some
+            self._bench.expect(session.items)
+
     def pytest_report_collectionfinish(self) -> str | None:
         if self._config.get_verbosity() < 0 or not self._found.files:
             return None

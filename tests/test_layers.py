@@ -17,8 +17,9 @@ PACKAGE = "pytest_rerunsafe"
 FOLDER = Path(pytest_rerunsafe.__file__).parent
 PLUGIN_SIDE = {"plugin", "items", "fixtures", "options", "hookspecs"}
 BELOW = {
-    "plugin": {"plugin", "check", "settings", "report", "compare", "model", "__init__"},
-    "check": {"check", "settings", "explore", "compare", "report", "model"},
+    "plugin": {"plugin", "check", "study", "settings", "report", "compare", "model", "__init__"},
+    "check": {"check", "study", "settings", "explore", "model"},
+    "study": {"study", "settings", "explore", "compare", "report", "model"},
     "settings": {"model"},
     "explore": {"explore", "world", "airflow", "model"},
     "world": {"world", "model"},
@@ -35,7 +36,7 @@ HEAVY = ("airflow", "pyfakefs", "time_machine", "hypothesis", "freezegun", "sqla
 def layer_of(module: str) -> str:
     """The layer of a module of ours, by its dotted name below the package."""
     first = module.partition(".")[0] or "__init__"
-    return {"clean": "check"}.get(first, "plugin" if first in PLUGIN_SIDE else first)
+    return {"clean": "study"}.get(first, "plugin" if first in PLUGIN_SIDE else first)
 
 
 def modules() -> dict[str, Path]:

@@ -150,22 +150,28 @@ def _rerun_trial(dag: DagInfo, recording: Recording, task_id: str, recovery: Rec
 
 
 JOBS = 4
-"""Jobs per task whose crashes are tried: states in one job share work, jobs share the cores."""
+"""Jobs that trials are split into: states in one job share work, jobs share the cores."""
 MOST = 16
 """States in one job."""
 
 
+def states_per_job(batches: Sequence[Sequence[Trial]]) -> int:
+    """How many states go into one job where these batches are tried together."""
+    count = sum(1 for trials in batches for _ in groupby(trials, key=_state_of))
+    return min(max(2, -(-count // JOBS)), MOST)
+
+
 def jobs_of(
     trials: Sequence[Trial],
+    size: int,
     dag: DagInfo,
     folder: str,
     clean: Mapping[str, tuple[int, int]],
     *,
     keeps_log: bool = False,
 ) -> list[RecoverJob]:
-    """The jobs that try them, in order. How they are split depends on nothing but the trials."""
+    """The jobs that try them, in order, with `size` states each."""
     by_state = [tuple(group) for _, group in groupby(trials, key=_state_of)]
-    size = min(max(2, -(-len(by_state) // JOBS)), MOST)
     chunks = [by_state[start : start + size] for start in range(0, len(by_state), size)]
     return [
         RecoverJob(

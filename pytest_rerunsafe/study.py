@@ -1,0 +1,320 @@
+"""The main path, for one DAG: clean runs, recording, crash states, recoveries, differences, findings, verdict."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from .clean import CleanRuns, judge_clean_runs
+from .compare.findings import Case, Counting, Judge, fold
+from .explore.jobs import Job, RecordJob, RecoverJob
+from .explore.messages import Answer, Done, Failed, Lost
+from .explore.outputs import file_outputs
+from .explore.scenarios import Trial, crash_trials, jobs_of, rerun_trials, scenario_id, states_per_job
+from .model import (
+    CheckResult,
+    Coverage,
+    DagInfo,
+    Finding,
+    Obstacle,
+    Outcome,
+    Profile,
+    Recording,
+    RecoveryKind,
+    Scenario,
+    Verdict,
+)
+from .report.replay import replay_text
+from .settings import Settings
+
+START_S = 433.0
+"""From the end of the data interval to the start of the clean run. No round number: nothing coincides by chance."""
+OTHER_CLOCK_S = START_S + 86_400 + 3_600 + 2_472
+"""The same for the run by another clock: another hour, minute and second, on the day of a rerun the day after."""
+AHEAD = 8
+"""Checks that are tried together, if they are all asked for."""
+
+Ended = Outcome | Lost | Failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is tried for a check, and how much of what could be that is."""
+
+    trials: tuple[Trial, ...]
+    coverage: Coverage = field(default_factory=Coverage)
+
+
+class Study:
+    """All that is known of one DAG; each part is found out when it is first asked for."""
+
+    def __init__(
+        self,
+        *,
+        dag: DagInfo,
+        settings: Settings,
+        rootdir: Path,
+        folder: str,
+        run: Callable[[Sequence[Job]], list[Answer]],
+    ) -> None:
+        self._dag = dag
+        self._settings = settings
+        self._file = os.path.relpath(dag.file, rootdir).replace(os.sep, "/")
+        self._folder = folder
+        self._run = run
+        self._ended: dict[str, list[Ended]] = {}
+        """How the trials of a check ended."""
+
+    def result(self, check: str, expected: Sequence[str]) -> CheckResult:
+        """The outcome of a check; those expected besides may be tried along with it."""
+        skip = self._settings.for_dag(self._dag.dag_id).skip
+        if skip:
+            return self._result(check, Verdict.SKIPPED, reason=skip)
+        if check == "clean":
+            return self._of_clean_runs(check)
+        if self._clean.stops:
+            return self._result(check, Verdict.SKIPPED, reason=self._clean.stops)
+        plan = self._plan(check)
+        if not plan.trials and self._reference.outcome.task_states.get(_task_of(check)) == "success":
+            return self._result(check, Verdict.SAFE)  # Airflow gives no worker a task that does nothing
+        if not plan.trials:
+            return self._result(check, Verdict.SKIPPED, reason="the task did not run in the clean run")
+        if check not in self._ended:
+            self._try_ahead(check, expected)
+        return self._of_trials(check, plan, self._ended[check])
+
+    # --- clean runs ---------------------------------------------------------------------------
+
+    @cached_property
+    def _clean(self) -> CleanRuns:
+        jobs = [
+            self._record_job(),
+            self._record_job(delay_s=OTHER_CLOCK_S, counts_lines=True, keeps_effects=False),
+            self._record_job(seed="other entropy", keeps_effects=False),
+        ]
+        if len(self._dag.tasks) > 1:  # a task alone has nobody to share memory with
+            jobs.append(self._record_job(shares_memory=True, keeps_effects=False))
+        return judge_clean_runs(self._dag, self._file, self._run(jobs), self._counting)
+
+    def _record_job(self, **options: Any) -> RecordJob:
+        dag_settings = self._settings.for_dag(self._dag.dag_id)
+        chosen = {"delay_s": START_S, "seed": "reference", **options}
+        return RecordJob(
+            dag=self._dag,
+            folder=self._folder,
+            logical_date=dag_settings.logical_date or self._dag.logical_date,
+            **chosen,
+        )
+
+    @cached_property
+    def _counting(self) -> Counting:
+        chosen = self._settings.for_dag(self._dag.dag_id)
+        return Counting(only=chosen.outputs, ignore=chosen.ignore)
+
+    @property
+    def _reference(self) -> Recording:
+        assert self._clean.reference is not None, "asked for only when nothing stops the other checks"
+        return self._clean.reference
+
+    def _of_clean_runs(self, check: str) -> CheckResult:
+        clean = self._clean
+        return self._result(
+            check, clean.verdict, reason=clean.reason, findings=clean.findings, notes=clean.notes
+        )
+
+    # --- trials -------------------------------------------------------------------------------
+
+    @cached_property
+    def _judge(self) -> Judge:
+        return Judge(
+            recording=self._reference,
+            volatility=self._clean.volatility,
+            counting=self._clean.counting,
+            dag_file=self._file,
+            dag_line=self._dag.line,
+            outputs_of=lambda state: file_outputs(state.world.files),
+            replay_of=self._replay_command,
+        )
+
+    def _replay_command(self, scenario: Scenario) -> str:
+        return f"pytest --rerun-safety-replay={shlex.quote(scenario_id(scenario))} {shlex.quote(self._file)}"
+
+    def _plan(self, check: str) -> Plan:
+        """What is tried for a check."""
+        if check == "rerun":
+            return Plan(trials=rerun_trials(self._dag, self._reference))
+        task_id = _task_of(check)
+        found = crash_trials(self._dag, self._reference, task_id, self._settings.profile)
+        coverage = Coverage(
+            crash_points=self._clean.executed_lines.get(task_id, 0),
+            distinct_states=found.distinct,
+            explored=found.explored,
+            exhaustive=found.explored == found.distinct,
+        )
+        return Plan(trials=found.trials, coverage=coverage)
+
+    def _try_ahead(self, check: str, expected: Sequence[str]) -> None:
+        """Try a check along with some that are expected, so that no core has to wait for the last trial of each."""
+        later = [other for other in expected if other not in (check, "clean") and other not in self._ended]
+        together = [check, *later[: AHEAD - 1]]
+        ended = self._try([self._plan(each).trials for each in together])
+        self._ended.update(zip(together, ended, strict=True))
+
+    def _of_trials(self, check: str, plan: Plan, ended: Sequence[Ended]) -> CheckResult:
+        cases: list[Case] = []
+        obstacles: list[Obstacle] = list(self._reference.outcome.obstacles)
+        for trial, answer in zip(plan.trials, ended, strict=True):
+            match answer:
+                case Outcome():
+                    obstacles += answer.obstacles
+                    cases.append(self._judge.case(trial.scenario, trial.state, answer))
+                case Lost(obstacle):
+                    obstacles.append(obstacle)
+                case Failed(reason):
+                    return self._result(check, Verdict.ERROR, reason=reason)
+        findings = self._findings(cases)
+        coverage = replace(plan.coverage, recoveries=len(plan.trials))
+        if findings:
+            return self._result(check, Verdict.UNSAFE, findings=findings, coverage=coverage)
+        if obstacles:
+            reason = obstacle_text(obstacles[0])
+            return self._result(check, Verdict.UNVERIFIABLE, reason=reason, coverage=coverage)
+        return self._result(check, Verdict.SAFE, coverage=coverage)
+
+    def _try(self, batches: Sequence[Sequence[Trial]], *, keeps_log: bool = False) -> list[list[Ended]]:
+        """How the trials of each batch ended."""
+        size = states_per_job(batches)
+        jobs = [
+            jobs_of(trials, size, self._dag, self._folder, self._clean.situations, keeps_log=keeps_log)
+            for trials in batches
+        ]
+        answers = iter(self._run([job for batch in jobs for job in batch]))
+        return [[ended for job in batch for ended in self._of_job(job, next(answers))] for batch in jobs]
+
+    def _of_job(self, job: RecoverJob, answer: Answer) -> Iterable[Ended]:
+        """How each trial of a job ended. Those that took a worker down with others in it are tried alone."""
+        if isinstance(answer, Done):
+            return map(self._completed, answer.result)
+        return [answer] if len(job.starts) == 1 else self._try_alone(job)
+
+    def _try_alone(self, job: RecoverJob) -> Iterator[Ended]:
+        for answer in self._run([replace(job, starts=(start,)) for start in job.starts]):
+            yield self._completed(answer.result[0]) if isinstance(answer, Done) else answer
+
+    def _completed(self, outcome: Outcome) -> Outcome:
+        """The outcome with what was not run, because it would have gone as in the clean run."""
+        if outcome.as_clean_from is None:
+            return outcome
+        number, attempts = outcome.as_clean_from
+        clean = self._clean.outcomes[number]
+        return replace(
+            outcome,
+            task_states=clean.task_states,
+            outputs=clean.outputs,
+            attempts=(*outcome.attempts, *clean.attempts[attempts:]),
+        )
+
+    def _findings(self, cases: Sequence[Case]) -> tuple[Finding, ...]:
+        blamed = [self._of_crash(case) if case.state is not None and case.is_bad else case for case in cases]
+        return fold(
+            [self._judge.finding(case, _same_day_is_fine(case, cases)) for case in blamed if case.is_bad]
+        )
+
+    def _of_crash(self, case: Case) -> Case:
+        """The case without what the same clear does to other tasks' outputs when nothing has crashed."""
+        scenario = case.scenario
+        for other in self._cases_without_crash if scenario.recovery is not RecoveryKind.RETRY else ():
+            same = (other.scenario.recovery, other.scenario.task_id or scenario.task_id)
+            if same == (scenario.recovery, scenario.task_id):
+                return self._judge.without(case, other)
+        return case
+
+    @cached_property
+    def _cases_without_crash(self) -> tuple[Case, ...]:
+        trials = self._plan("rerun").trials
+        if "rerun" not in self._ended:
+            self._try_ahead("rerun", ())
+        return tuple(
+            self._judge.case(trial.scenario, None, outcome)
+            for trial, outcome in zip(trials, self._ended["rerun"], strict=True)
+            if isinstance(outcome, Outcome)
+        )
+
+    def _result(self, check: str, verdict: Verdict, **details: Any) -> CheckResult:
+        return CheckResult(dag_id=self._dag.dag_id, file=self._file, check=check, verdict=verdict, **details)
+
+    # --- replay -------------------------------------------------------------------------------
+
+    def replay(self, wanted: str) -> str:
+        """One scenario run again, told in full. Raises LookupError if there is none of that id."""
+        if self._clean.stops:
+            raise LookupError(self._clean.stops)
+        trials = {scenario_id(trial.scenario): trial for trial in self._all_trials()}
+        if wanted not in trials:
+            raise LookupError(f"no scenario {wanted!r}{near(wanted, trials)}")
+        trial = trials[wanted]
+        ((outcome,),) = self._try([[trial]], keeps_log=True)
+        if not isinstance(outcome, Outcome):
+            return reason_of(outcome)
+        return self._told(self._judge.case(trial.scenario, trial.state, outcome))
+
+    def _all_trials(self) -> Iterator[Trial]:
+        """The trials of the most thorough profile: whatever profile an id comes from, it is among them."""
+        yield from rerun_trials(self._dag, self._reference)
+        for task in self._dag.tasks:
+            yield from crash_trials(self._dag, self._reference, task.task_id, Profile.THOROUGH).trials
+
+    def _told(self, case: Case) -> str:
+        finding = self._judge.finding(case, None) if case.is_bad else None
+        last, following = self._judge.effects_around(case.state)
+        return replay_text(
+            case.scenario,
+            last_effect=last,
+            next_effect=following,
+            outcome=case.outcome,
+            differences=case.differences,
+            rule=finding.rule if finding else None,
+        )
+
+
+def _same_day_is_fine(case: Case, cases: Sequence[Case]) -> bool | None:
+    """Whether the same clear on the same day ended well; None for every other case."""
+    if case.scenario.recovery is not RecoveryKind.CLEAR_RUN_DAY_LATER:
+        return None
+    # Where one clear selects the same tasks as another, only the first was tried: any clear of that state will do.
+    same_day = [other for other in cases if other is not case and other.state is case.state]
+    clears = [other for other in same_day if other.scenario.recovery is not RecoveryKind.RETRY]
+    return not any(other.is_bad for other in clears) if clears else None
+
+
+def _task_of(check: str) -> str:
+    return check.removeprefix("crash.")
+
+
+def obstacle_text(obstacle: Obstacle) -> str:
+    """What, where, what to do, in one paragraph."""
+    place = f" at {obstacle.where.file}:{obstacle.where.line}" if obstacle.where else ""
+    return f"{obstacle.what}{place}. {obstacle.remedy}"
+
+
+def reason_of(answer: Answer | Ended) -> str:
+    """Why there is no result."""
+    match answer:
+        case Failed(reason):
+            return reason
+        case Lost(obstacle):
+            return obstacle_text(obstacle)
+        case other:
+            return f"unexpected result {other!r}"
+
+
+def near(wanted: str, known: Iterable[str]) -> str:
+    """A question after the known words that are like it; empty if none is."""
+    found = get_close_matches(wanted, list(known), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(map(repr, found))}?" if found else ""
