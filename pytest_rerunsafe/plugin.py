@@ -282,6 +282,8 @@ class DagChecks:
         if isinstance(item, CheckItem) and report.skipped and isinstance(report.longrepr, tuple):
             path, line, _ = item.reportinfo()
             report.longrepr = (str(path), line + 1, report.longrepr[2])
+        if isinstance(item, CheckItem) and report.failed:
+            _keep_first_line(report.longrepr)
         return report
 
     def pytest_sessionfinish(self) -> None:
@@ -291,6 +293,13 @@ class DagChecks:
     def pytest_unconfigure(self) -> None:
         # Where the session never started.
         self._bench.close()
+
+
+def _keep_first_line(longrepr: object) -> None:
+    """Let the short summary show the headline: on CI pytest would show the whole text again."""
+    crash = getattr(longrepr, "reprcrash", None)
+    if crash is not None:
+        crash.message = str(crash.message).partition("\n")[0]
 
 
 # --- telling ----------------------------------------------------------------------------------
