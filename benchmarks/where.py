@@ -23,7 +23,7 @@ from pytest_rerunsafe.settings import Settings
 
 PERIOD_S = 0.002
 PACKAGE = str(PurePath(pytest_rerunsafe.check.__file__).parent)
-WRAPPERS = ("explore/worker.py", "explore/engine.py")
+WRAPPERS = ("explore/worker.py", "explore/engine.py", "explore/sandbox.py")
 """Modules that call all the others: a function of theirs is named only where nothing else of ours is at work."""
 
 _write = os.write

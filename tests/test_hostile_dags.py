@@ -35,7 +35,7 @@ def quick() -> Iterator[None]:
 
     def make_ready_and_hurry(*arguments: Any) -> Any:
         engine = make_ready(*arguments)
-        from pytest_rerunsafe.explore import engine as module  # there only: it imports Airflow
+        from pytest_rerunsafe.explore import sandbox as module  # there only: it imports Airflow
 
         module.ATTEMPT_CPU_S = 1.0
         module.THREADS_S = 0.1

@@ -19,10 +19,10 @@ from .messages import Alive, Done, Failed, HitBound
 def serve(engine: Engine, channel: Channel) -> None:
     """Do jobs until the other side goes."""
     limit_resources()
-    engine.hide(channel.fileno())
+    engine.sandbox.hide(channel.fileno())
     gc.set_threshold(50_000, 20, 100)  # a run makes many objects and few cycles
-    engine.on_attempt = lambda: channel.send(Alive())
-    engine.on_bound = lambda obstacle: _give_up(engine, channel, obstacle)
+    engine.sandbox.on_attempt = lambda: channel.send(Alive())
+    engine.sandbox.on_bound = lambda obstacle: _give_up(engine, channel, obstacle)
     try:
         while True:
             answer = _answer(engine, channel.receive())
@@ -43,7 +43,7 @@ def _answer(engine: Engine, job: Job) -> Done | Failed:
     except Exception:
         return Failed(f"pytest-rerunsafe failed; please report this:\n{traceback.format_exc()}")
     finally:
-        engine.forget()  # the answer is sent with functions that the DAG may have replaced
+        engine.sandbox.forget()  # the answer is sent with functions that the DAG may have replaced
 
 
 def _do(engine: Engine, job: Job) -> Any:
@@ -59,10 +59,10 @@ def _do(engine: Engine, job: Job) -> Any:
 
 
 def _give_up(engine: Engine, channel: Channel, obstacle: Obstacle) -> None:
-    with engine.unguarded():
+    with engine.sandbox.unguarded():
         try:
             with suppress(Exception):  # in the depth of a recursion, not all can be put back
-                engine.forget()
+                engine.sandbox.forget()
             channel.send(HitBound(obstacle))
         finally:
-            engine.exit_now()
+            engine.sandbox.exit_now()

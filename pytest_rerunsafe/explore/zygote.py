@@ -124,7 +124,7 @@ def _make_ready(rootdir: Path, prepare: Callable[[str, Any, Any], None]) -> Any:
 def _serve(engine: Any, channel: Channel) -> None:
     from .worker import serve
 
-    leave = engine.exit_now
+    leave = engine.sandbox.exit_now
     while True:
         match channel.receive():
             case "spawn":

@@ -1,0 +1,368 @@
+"""Airflow with its world in one process: a state in, what happens out. Lives in forked processes only."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import sysconfig
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from ..airflow import attempts, inputs, loading, scheduling
+from ..airflow.answers import Answers, UnansweredMessage
+from ..airflow.metadata import MetadataStore
+from ..model import Attempt, Obstacle, Outcome, Row, RowKey, WorldState
+from ..world.clock import Clock
+from ..world.entropy import Entropy
+from ..world.files import FileStore
+from ..world.guard import Guard, ProcessExited, cpu_bound
+from ..world.process import ProcessState, capture_output, leftover_threads
+from .inputs import World
+from .jobs import RecordJob
+from .journal import Journal, OpenAttempt
+from .outputs import file_outputs
+from .sources import Sources
+
+EPOCH = datetime(2024, 1, 1, tzinfo=timezone.utc)
+ATTEMPT_CPU_S = 10.0
+"""Processor time that one attempt may take: a task that computes longer is taken for one that never ends."""
+LOG_BYTES = 64 * 1024
+THREADS_S = 2.0
+_REAL_MODULES = tuple(
+    f"pytest_rerunsafe.{name}" for name in ("explore.channel", "explore.pool", "explore.zygote")
+)
+"""Modules of ours that work on the real operating system."""
+
+Prepare = Callable[[str, Any, World], None]
+"""Puts a DAG's inputs in place: DAG file, Airflow DAG, world."""
+
+
+class Sandbox:
+    """The world of one process, with the patches that keep DAG code in it."""
+
+    def __init__(self, rootdir: Path, prepare: Prepare) -> None:
+        self._prepare = prepare
+        self._exit = os._exit
+        self.on_bound: Callable[[Obstacle], None] = lambda obstacle: None
+        """Called when an attempt has used up its processor time; must not return."""
+        self.on_attempt: Callable[[], None] = lambda: None
+        """Called at the start of each attempt."""
+        self.sources = Sources(rootdir)
+        self._metadata = MetadataStore()
+        self.journal = Journal(self.sources, self._metadata.capture, keeps_effects=False)
+        """What happened since `begin`."""
+        self._guard = Guard(
+            locate=self.sources.locate,
+            on_obstacle=lambda obstacle: self.journal.blocked(obstacle),
+            on_exit=lambda code: self._freeze(),
+        )
+        self._frozen: tuple[int, WorldState] | None = None
+        self._put_patches_on(rootdir)
+        self._metadata.aside = self._aside
+        self.base = WorldState(files={}, rows=dict(self._metadata.rows), clock=EPOCH)
+        """An Airflow that knows no DAG, and no files."""
+        self._seed = ""
+        self.is_stale: Callable[[str, str], bool] = lambda task_id, key: False
+        """Whether an XCom that a task reads now was left by an attempt that is to be forgotten."""
+        self._runs: dict[str, tuple[object, scheduling.Run]] = {}
+
+    def _put_patches_on(self, rootdir: Path) -> None:
+        folders = _system_folders()  # before the file system is a fake one
+        self._guard.install()
+        self._files = FileStore(skip_modules=_REAL_MODULES, on_unsupported=self._unsupported)
+        self._files.start()
+        self._files.mount(rootdir, folders)
+        self.clock = Clock.start(EPOCH)
+        self._entropy = Entropy.start("")
+        os.chdir(rootdir)
+        self._process = ProcessState.capture(roots=[str(rootdir)], chdir=os.chdir, getcwd=os.getcwd)
+
+    @contextmanager
+    def unguarded(self) -> Iterator[None]:
+        """Inside, code of ours may reach the real world although a DAG runs."""
+        with self._guard.lifted():
+            yield
+
+    def hide(self, fd: int) -> None:
+        """Let no DAG code close a descriptor of ours, nor write to it."""
+        self._files.hide(fd)
+
+    def forget(self) -> None:
+        """Undo what the last job's code did to this process."""
+        self._process.restore()
+
+    def exit_now(self) -> NoReturn:
+        """End this process, whatever the DAG has done to the functions that do."""
+        self._exit(0)
+
+    # --- the world ----------------------------------------------------------------------------
+
+    def begin(self, world: WorldState, seed: str, *, keeps_effects: bool = False) -> None:
+        """Make the world that of a state, with an empty journal."""
+        self._files.end()
+        self._files.drop_open_files()
+        self._process.restore()
+        self._files.restore(world.files)
+        self._metadata.restore(world.rows)
+        self.clock.move_to(world.clock)
+        self._seed = seed
+        self._entropy.seed(seed)
+        self.is_stale = lambda task_id, key: False
+        self.journal = journal = Journal(self.sources, self._metadata.capture, keeps_effects)
+        self._files.begin(journal.file_changed if keeps_effects else None, journal.operation_failed)
+
+    def world(self) -> WorldState:
+        """What the world is now."""
+        self._metadata.capture()
+        return WorldState(files=dict(self._files.state), rows=dict(self._metadata.rows), clock=self.clock.now)
+
+    def row(self, key: RowKey) -> Row | None:
+        """One row of the metadata database; None if there is none."""
+        return self._metadata.row(key)
+
+    def situation(self, dag_id: str) -> str:
+        """A digest of all that the rest of the run depends on: files, what Airflow knows, the day."""
+        digest = hashlib.blake2b(repr(self.clock.now.date()).encode(), digest_size=16)
+        for path, node in sorted(self._files.state.items()):
+            digest.update(f"{path} {node.kind} {node.mode} {len(node.content)} ".encode())
+            digest.update(node.content)
+        for part in inputs.situation(self._metadata, dag_id):
+            digest.update(repr(part).encode())
+        return digest.hexdigest()
+
+    def outcome(self, run: scheduling.Run, state: str) -> Outcome:
+        """How a run has ended, all of it since `begin`."""
+        return Outcome(
+            run_state=state,
+            task_states=run.task_states(),
+            attempts=tuple(self.journal.attempts),
+            outputs={**file_outputs(self._files.state), **inputs.outputs(self._metadata, run.dag.dag_id)},
+            obstacles=tuple(self.journal.obstacles),
+        )
+
+    def stored_run(self, dag_id: str) -> scheduling.Run:
+        """The run of a stored DAG, which is read anew only if another DAG of that id has been stored."""
+        stored = self._metadata.table("serialized_dag")
+        known = self._runs.get(dag_id)
+        if known is None or known[0] != stored:
+            known = self._runs[dag_id] = stored, scheduling.Run(dag_id, self._ask)
+        return known[1]
+
+    def _ask(self, question: str, function: Callable[[], Any]) -> Any:
+        with self.clock.ticking(False):
+            now = self.clock.now
+        return self._metadata.ask((now, question), function)
+
+    @contextmanager
+    def _aside(self) -> Iterator[None]:
+        """Inside, Airflow's server and scheduler draw time and randomness that no task sees."""
+        with self.clock.ticking(False), self._entropy.aside(f"airflow/{self.clock.now}"):
+            yield
+
+    # --- loading ------------------------------------------------------------------------------
+
+    def place_inputs(self, job: RecordJob) -> None:
+        """Let the project's conftest put the DAG's inputs in place.
+
+        The hook is given the DAG of a parse whose effects are undone first.
+        """
+        bag = self.parse_first(job.dag.file, job.folder, job.seed)
+        dag = None if isinstance(bag, str) else bag.dags.get(job.dag.dag_id)
+        self.begin(self.base, job.seed, keeps_effects=job.keeps_effects)
+        if job.prepares:
+            self._prepare(job.dag.file, dag, World())
+        self._process.restore()
+
+    def parse_first(self, file: str, folder: str, seed: str) -> Any:
+        """As `_parse`; a file that fails is tried again with the inputs that the hook gives when it knows of no DAG."""
+        self.begin(self.base, seed)
+        bag = self.parse(file, folder)
+        if not isinstance(bag, str) and not bag.import_errors:
+            return bag
+        obstacles = self.journal.obstacles
+        self.begin(self.base, seed)
+        try:
+            self._prepare(file, None, World())
+        except Exception:
+            self.journal.obstacles = obstacles
+            return bag  # a hook that cannot do without the DAG
+        self._process.restore()
+        again = self.parse(file, folder)
+        return bag if isinstance(again, str) else again
+
+    def parse(self, file: str, folder: str) -> Any:
+        """The DagBag of a file, parsed as the DAG processor does; the reason as text if that process would have ended."""
+        answers = Answers(None, self._ask, on_effect=self.journal.metadata_changed)
+        try:
+            with (
+                self.clock.ticking(),
+                self._guard.up(),
+                cpu_bound(ATTEMPT_CPU_S, self._out_of_time),
+                attempts.supervised_by(answers),
+            ):
+                return self.load_bag(file, folder)
+        except ProcessExited as exited:
+            return f"Loading the file ended the process with exit code {exited.exit_code}."
+        except UnansweredMessage as unanswered:
+            self.journal.blocked(_unanswered(unanswered))
+            return f"Loading the file needs what cannot be answered here: {unanswered}."
+        except SystemExit as left:
+            return f"Loading the file called sys.exit({left.code!r})."
+        except KeyboardInterrupt:
+            return "Loading the file raised KeyboardInterrupt."
+        finally:
+            self._files.drop_open_files()
+
+    def load_bag(self, file: str, folder: str) -> Any:
+        """The DagBag of a file parsed afresh, unguarded: for code that is guarded already."""
+        self.journal.is_parse = True
+        sys.path[:0] = [path for path in (folder, os.getcwd()) if path not in sys.path]
+        try:
+            return loading.load_bag(file, folder)
+        finally:
+            self.journal.is_parse = False
+
+    # --- attempts -----------------------------------------------------------------------------
+
+    def attempt(
+        self,
+        run: scheduling.Run,
+        task: scheduling.QueuedTask,
+        load: Callable[[], Any],
+        dag_id: str,
+        keeps_log: bool,
+        counts_lines: bool,
+    ) -> None:
+        """Run one attempt of a queued task, from the start that Airflow grants to the end that it records."""
+        self.on_attempt()
+        self.clock.advance(1)
+        self._entropy.seed(f"{self._seed}/{task.task_id}/{task.map_index}/{task.try_number}")
+        journal = self.journal
+        journal.current = opened = OpenAttempt(
+            task_id=task.task_id,
+            map_index=task.map_index,
+            try_number=task.try_number,
+            started=self.clock.now,
+        )
+        answers = Answers(task.id, self._ask, on_effect=journal.metadata_changed, is_stale=self.is_stale)
+        attempt = attempts.Attempt(task, answers)
+        opened.may_retry = attempt.may_retry
+        journal.metadata_changed("state", "running")
+        with ExitStack() as stack:
+            printed = stack.enter_context(capture_output(LOG_BYTES))
+            lines = stack.enter_context(self.sources.counted_lines()) if counts_lines else lambda: 0
+            exit_code, error = self._execute(attempt, load, dag_id, attempts.TaskLog(keeps_log))
+            executed = lines()
+        state = attempt.end(exit_code or 0, lambda: run.report_death(task.task_id, task.map_index))
+        journal.metadata_changed("state", state)
+        journal.attempts.append(
+            Attempt(
+                task_id=opened.task_id,
+                map_index=opened.map_index,
+                try_number=opened.try_number,
+                started=opened.started,
+                state=state,
+                may_retry=opened.may_retry,
+                exit_code=exit_code,
+                executed_lines=executed,
+                failed_operations=tuple(opened.failed_operations),
+                xcom_reads=tuple(answers.reads),
+                stale_xcom_reads=tuple(name for name, is_stale in answers.reads.items() if is_stale),
+                error=self.sources.describe(error) if error is not None else "",
+                missing_input=attempts.missing_input(error),
+                log=printed.getvalue() if keeps_log else "",
+            )
+        )
+        journal.current = None
+
+    def _execute(
+        self, attempt: attempts.Attempt, load: Callable[[], Any], dag_id: str, log: attempts.TaskLog
+    ) -> tuple[int | None, BaseException | None]:
+        """Run the task as its process would; the process's exit code if it ended by itself, and the exception."""
+        before = threading.enumerate()
+        self._frozen = None
+        exit_code: int | None = None
+        error: BaseException | None = None
+        try:
+            with self.clock.ticking(), self._guard.up(), cpu_bound(ATTEMPT_CPU_S, self._out_of_time):
+                error = attempt.execute(load, dag_id, log)
+        except ProcessExited as exited:
+            exit_code = exited.exit_code
+        except attempts.NotLoaded as failed:
+            exit_code, error = 1, failed
+        except UnansweredMessage as unanswered:
+            exit_code, error = 1, unanswered
+            self.journal.blocked(_unanswered(unanswered))
+        except (SystemExit, KeyboardInterrupt) as exited_early:
+            exit_code, error = 1, exited_early
+        except Exception as failed_anyhow:
+            exit_code, error = 1, failed_anyhow
+        self._end_of_process(before)
+        return exit_code, error
+
+    def _end_of_process(self, before: list[threading.Thread]) -> None:
+        if self._frozen is not None:
+            self._thaw()
+        for thread in leftover_threads(before, patience_s=THREADS_S):
+            self.journal.blocked(
+                Obstacle(
+                    what=f"the thread {thread.name} outlives its task",
+                    where=None,
+                    remedy="Join threads before the task ends.",
+                )
+            )
+        self._files.drop_open_files()
+
+    def _freeze(self) -> None:
+        """The process has gone: what code of it still runs here changes nothing any more."""
+        if self._frozen is None:
+            self._frozen = len(self.journal.effects), self.world()
+
+    def _thaw(self) -> None:
+        assert self._frozen is not None, "only called when frozen"
+        count, world = self._frozen
+        del self.journal.effects[count:]
+        self._files.drop_open_files()
+        self._files.restore(world.files)
+        self._metadata.restore(world.rows)
+        self._frozen = None
+
+    def _out_of_time(self, frame: FrameType | None) -> None:
+        task = self.journal.current.task_id if self.journal.current else "loading the DAG file"
+        self.on_bound(
+            Obstacle(
+                what=f"{task} did not end within {ATTEMPT_CPU_S:.0f} s of processor time",
+                where=self.journal.where(frame),
+                remedy="Give it smaller inputs in `pytest_rerun_safety_prepare`, or `skip` the DAG with a reason.",
+            )
+        )
+
+    def _unsupported(self, what: str) -> None:
+        self.journal.blocked(
+            Obstacle(
+                what=f"{what} cannot be followed",
+                where=self.journal.where(sys._getframe(1)),
+                remedy="Read and write the file with `open` instead, or `skip` the DAG with a reason.",
+            )
+        )
+
+
+def _system_folders() -> tuple[Path, ...]:
+    """What every machine has that runs Python, whatever else there is on it."""
+    folders = {*sysconfig.get_paths().values(), sys.prefix, sys.base_prefix}
+    folders |= {"/usr/share/zoneinfo", "/etc", str(Path(__file__).parents[1])}
+    return tuple(Path(folder) for folder in sorted(folders) if os.path.isdir(folder))
+
+
+def _unanswered(message: UnansweredMessage) -> Obstacle:
+    return Obstacle(
+        what=f"Airflow's request {message} is not answered here",
+        where=None,
+        remedy="`skip` the DAG with a reason; please report what it does.",
+    )
