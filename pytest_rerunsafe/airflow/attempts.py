@@ -15,11 +15,13 @@ from typing import Any
 from airflow.api_fastapi.execution_api.datamodels.taskinstance import TIEnterRunningPayload
 from airflow.api_fastapi.execution_api.routes import task_instances
 from airflow.models.taskinstance import TaskInstance
+from airflow.models.taskinstancehistory import TaskInstanceHistory
 from airflow.sdk.api.datamodels import _generated as client_models
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance, finalize, run
 from airflow.utils.state import TaskInstanceState
+from sqlalchemy import select
 
 from .answers import Answers
 from .metadata import session
@@ -73,10 +75,11 @@ class Attempt:
 
     def _fields(self) -> dict[str, Any]:
         """What the scheduler hands a worker of a task instance."""
+        known = [name for name in client_models.TaskInstance.model_fields if hasattr(TaskInstance, name)]
+        columns = [getattr(TaskInstance, name) for name in known]
         with session() as opened:
-            row = opened.get(TaskInstance, self.queued.id)
-            known = client_models.TaskInstance.model_fields
-            return {name: value for name in known if (value := getattr(row, name, None)) is not None}
+            row = opened.execute(select(*columns).where(TaskInstance.id == self.queued.id)).one()
+            return {name: value for name, value in zip(known, row, strict=True) if value is not None}
 
     def end(self, exit_code: int, on_death: Callable[[], str]) -> str:
         """The state of the task instance once the process has gone, by the supervisor's own rule.
@@ -108,9 +111,10 @@ def supervised_by(answers: Answers) -> Iterator[None]:
         del task_runner.SUPERVISOR_COMMS
 
 
-def leave_rendered_fields_out() -> None:
-    """Let no attempt of this process render its fields for the user interface: much work that nobody here reads."""
+def leave_out_what_only_people_read() -> None:
+    """Let Airflow keep neither rendered fields nor the history of tries here: much work for pages that nobody opens."""
     task_runner._serialize_rendered_fields = lambda task: {}
+    TaskInstanceHistory.record_ti = staticmethod(lambda ti, session=None: None)  # type: ignore[method-assign]
 
 
 class NotLoaded(Exception):

@@ -73,7 +73,7 @@ def _import_airflow() -> None:
 
     from . import answers, attempts, inputs, loading, metadata, scheduling, warm_up_dag  # noqa: F401
 
-    attempts.leave_rendered_fields_out()
+    attempts.leave_out_what_only_people_read()
 
 
 def _forget(folder: str, given: str | None) -> None:

@@ -68,6 +68,7 @@ class Sandbox:
         self.base = WorldState(files={}, rows=dict(self._metadata.rows), clock=EPOCH)
         """An Airflow that knows no DAG, and no files."""
         self._seed = ""
+        self._has_run = False
         self.is_stale: Callable[[str, str], bool] = lambda task_id, key: False
         """Whether an XCom that a task reads now was left by an attempt that is to be forgotten."""
         self._runs: dict[str, tuple[object, scheduling.Run]] = {}
@@ -94,8 +95,10 @@ class Sandbox:
         self._files.hide(fd)
 
     def forget(self) -> None:
-        """Undo what the last job's code did to this process."""
-        self._process.restore()
+        """Undo what DAG code has done to this process since the last time."""
+        if self._has_run:
+            self._process.restore()
+            self._has_run = False
 
     def exit_now(self) -> NoReturn:
         """End this process, whatever the DAG has done to the functions that do."""
@@ -107,7 +110,7 @@ class Sandbox:
         """Make the world that of a state, with an empty journal."""
         self._files.end()
         self._files.drop_open_files()
-        self._process.restore()
+        self.forget()
         self._files.restore(world.files)
         self._metadata.restore(world.rows)
         self.clock.move_to(world.clock)
@@ -176,8 +179,9 @@ class Sandbox:
         dag = None if isinstance(bag, str) else bag.dags.get(job.dag.dag_id)
         self.begin(self.base, job.seed, keeps_effects=job.keeps_effects)
         if job.prepares:
+            self._has_run = True
             self._prepare(job.dag.file, dag, World())
-        self._process.restore()
+        self.forget()
 
     def parse_first(self, file: str, folder: str, seed: str) -> Any:
         """As `_parse`; a file that fails is tried again with the inputs that the hook gives when it knows of no DAG."""
@@ -187,17 +191,19 @@ class Sandbox:
             return bag
         obstacles = self.journal.obstacles
         self.begin(self.base, seed)
+        self._has_run = True
         try:
             self._prepare(file, None, World())
         except Exception:
             self.journal.obstacles = obstacles
             return bag  # a hook that cannot do without the DAG
-        self._process.restore()
+        self.forget()
         again = self.parse(file, folder)
         return bag if isinstance(again, str) else again
 
     def parse(self, file: str, folder: str) -> Any:
         """The DagBag of a file, parsed as the DAG processor does; the reason as text if that process would have ended."""
+        self._has_run = True
         answers = Answers(None, self._ask, on_effect=self.journal.metadata_changed)
         try:
             with (
@@ -286,6 +292,7 @@ class Sandbox:
     ) -> tuple[int | None, BaseException | None]:
         """Run the task as its process would; the process's exit code if it ended by itself, and the exception."""
         before = threading.enumerate()
+        self._has_run = True
         self._frozen = None
         exit_code: int | None = None
         error: BaseException | None = None
