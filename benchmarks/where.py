@@ -87,8 +87,9 @@ def _check_all(file: str) -> None:
         settings=Settings(), rootdir=Path(file).parent, prepare=lambda file, dag, world: None
     )
     (dag,) = checker.load(file).dags
-    for check in checker.checks_of(dag):
-        checker.run(dag, check)
+    checks = checker.checks_of(dag)
+    for check in checks:
+        checker.run(dag, check, checks)
 
 
 def main(file: str) -> None:
