@@ -319,7 +319,7 @@ def _show_where(figures: Figures, shares: Mapping[str, float]) -> None:
     ]
     print("\nWhere our time goes:")
     _show(parts)
-    print("\nBy our innermost function, with what it calls of Airflow, sampled in one process:")
+    print("\nBy what is done, profiled in one process:")
     _show([(name, f"{share:6.1%} {share * ours:6.1f} ms") for name, share in shares.items()])
 
 
