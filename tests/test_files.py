@@ -39,8 +39,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_rerunsafe.explore.fold import apply_file_changes
 from pytest_rerunsafe.model import FileChange, Files, Node, NodeKind, Splice
-from pytest_rerunsafe.world.files import FileStore, apply
+from pytest_rerunsafe.world.files import FileStore
 
 REAL = SimpleNamespace(open=io.open, listdir=os.listdir)
 DIRECTORY = Node(kind=NodeKind.DIRECTORY, mode=0o755)
@@ -83,9 +84,9 @@ class World:
         return [(kind, target) for kind, target, _ in self.effects]
 
     def folded(self) -> Files:
-        files: Files = self.base
+        files = dict(self.base)
         for _, _, changes in self.effects:
-            files = apply(files, changes)
+            apply_file_changes(files, changes)
         return files
 
     def durable(self, path: str) -> bytes | None:

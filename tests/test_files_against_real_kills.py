@@ -24,9 +24,10 @@ from typing import Any
 
 import pytest
 
-from pytest_rerunsafe.model import Files, NodeKind
+from pytest_rerunsafe.explore.fold import apply_file_changes
+from pytest_rerunsafe.model import Files, Node, NodeKind
 from pytest_rerunsafe.world import buffers
-from pytest_rerunsafe.world.files import FileStore, apply
+from pytest_rerunsafe.world.files import FileStore
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
@@ -395,10 +396,10 @@ def reconstructed_states(program: Callable[[], None], folder: Path) -> list[Snap
         run(program, folder)
         store.end()
         states: list[Files] = [] if effects else [store.state]
-        folded: Files = {}
+        folded: dict[str, Node] = {}
         for changes in effects:
-            folded = apply(folded, changes)
-            states.append(folded)
+            apply_file_changes(folded, changes)
+            states.append(dict(folded))
         assert states[-1] == store.state
         return states
 

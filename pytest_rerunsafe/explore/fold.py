@@ -32,8 +32,7 @@ class Fold:
 
     def apply(self, effect: Effect) -> None:
         """Make the effect's change."""
-        for change in effect.files:
-            apply_file_change(self.files, change)
+        apply_file_changes(self.files, effect.files)
         apply_row_changes(self.rows, effect.rows)
 
     def state(self, clock: datetime) -> WorldState:
@@ -41,22 +40,22 @@ class Fold:
         return WorldState(files=dict(self.files), rows=dict(self.rows), clock=clock)
 
 
-def apply_file_change(files: dict[str, Node], change: FileChange) -> None:
-    """Make one change to a mapping of files."""
-    path, value = change
-    match value:
-        case None:
-            files.pop(path, None)
-        case Splice():
-            files[path] = _spliced(files[path], value)
-        case Node():
-            files[path] = value
+def apply_file_changes(files: dict[str, Node], changes: Sequence[FileChange]) -> None:
+    """Make changes to a mapping of files."""
+    for path, value in changes:
+        match value:
+            case None:
+                files.pop(path, None)
+            case Splice():
+                files[path] = _spliced(files[path], value)
+            case Node():
+                files[path] = value
 
 
 def _spliced(node: Node, splice: Splice) -> Node:
-    old = node.content
-    content = old[: splice.offset] + splice.data + old[splice.offset + splice.removed :]
-    return replace(node, content=content, mtime=splice.mtime)
+    start, stop = splice.offset, splice.offset + splice.removed
+    content = b"".join((node.content[:start], splice.data, node.content[stop:]))
+    return Node(kind=node.kind, content=content, mode=node.mode, mtime=splice.mtime)
 
 
 def apply_row_changes(rows: dict[RowKey, Row], changes: Sequence[RowChange]) -> None:

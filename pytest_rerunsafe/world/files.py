@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from pytest_rerunsafe.model import FileChange, Files, Node, Splice
+from pytest_rerunsafe.model import Files
 from pytest_rerunsafe.world.files_calls import Calls, OnFailure
 from pytest_rerunsafe.world.files_ledger import OnEffect
 from pytest_rerunsafe.world.files_patches import OnUnsupported, Patches
@@ -77,28 +77,3 @@ class FileStore:
     def drop_open_files(self) -> None:
         """What a kill does: unflushed buffers are gone, closing those files later does nothing."""
         self._calls.descriptors.drop()
-
-
-def apply(files: Files, changes: tuple[FileChange, ...]) -> dict[str, Node]:
-    """The state after an effect's changes."""
-    result = dict(files)
-    apply_to(result, changes)
-    return result
-
-
-def apply_to(files: dict[str, Node], changes: tuple[FileChange, ...]) -> None:
-    """The same in place, for folding many effects."""
-    for path, change in changes:
-        match change:
-            case None:
-                files.pop(path, None)
-            case Splice():
-                files[path] = _spliced(files[path], change)
-            case Node():
-                files[path] = change
-
-
-def _spliced(node: Node, change: Splice) -> Node:
-    start, stop = change.offset, change.offset + change.removed
-    content = b"".join((node.content[:start], change.data, node.content[stop:]))
-    return Node(kind=node.kind, content=content, mode=node.mode, mtime=change.mtime)
