@@ -5,16 +5,13 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
-import pickle
 import resource
-import select
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 from http.client import HTTPConnection
 from multiprocessing import shared_memory
@@ -23,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
+from forked import in_child
 
 from pytest_rerunsafe.model import Location, Obstacle
 from pytest_rerunsafe.world.guard import (
@@ -34,32 +32,6 @@ from pytest_rerunsafe.world.guard import (
     limit_resources,
     real_files_allowed,
 )
-
-PATIENCE_S = 60
-"""For a child that hangs, which only broken code makes."""
-
-
-def in_child(function: Callable[[], Any]) -> Any:
-    """What `function` returns in a forked child; fails with the child's traceback."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            answer: tuple[bool, Any] = (True, function())
-        except BaseException:
-            answer = (False, traceback.format_exc())
-        os.write(writer, pickle.dumps(answer))
-        os._exit(0)
-    os.close(writer)
-    if not select.select([reader], [], [], PATIENCE_S)[0]:
-        os.kill(pid, signal.SIGKILL)
-    with os.fdopen(reader, "rb") as pipe:
-        data = pipe.read()
-    os.waitpid(pid, 0)
-    assert data, "the child died"
-    is_well, value = pickle.loads(data)
-    assert is_well, value
-    return value
 
 
 def locate(frame: FrameType) -> Location | None:

@@ -10,15 +10,12 @@ import json
 import locale
 import logging
 import os
-import pickle
-import select
 import signal
 import socket
 import sys
 import tempfile
 import threading
 import time
-import traceback
 import types
 import warnings
 from collections.abc import Callable
@@ -26,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import in_child
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,32 +34,6 @@ from pytest_rerunsafe.world.process import (
     leftover_threads,
     replaced,
 )
-
-PATIENCE_S = 60
-"""For a child that hangs, which only broken code makes."""
-
-
-def in_child(function: Callable[[], Any]) -> Any:
-    """What `function` returns in a forked child; fails with the child's traceback."""
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            answer: tuple[bool, Any] = (True, function())
-        except BaseException:
-            answer = (False, traceback.format_exc())
-        os.write(writer, pickle.dumps(answer))
-        os._exit(0)
-    os.close(writer)
-    if not select.select([reader], [], [], PATIENCE_S)[0]:
-        os.kill(pid, signal.SIGKILL)
-    with os.fdopen(reader, "rb") as pipe:
-        data = pipe.read()
-    os.waitpid(pid, 0)
-    assert data, "the child died"
-    is_well, value = pickle.loads(data)
-    assert is_well, value
-    return value
 
 
 class Damage:
