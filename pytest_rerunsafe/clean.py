@@ -68,12 +68,13 @@ def _without_recording(answer: Answer) -> CleanRuns:
         case Failed(reason):
             return CleanRuns(verdict=Verdict.ERROR, reason=reason, stops=FAILS)
         case Lost(obstacle):
-            return CleanRuns(verdict=Verdict.UNVERIFIABLE, reason=_told(obstacle), stops=FAILS)
+            return CleanRuns(verdict=Verdict.UNVERIFIABLE, reason=obstacle_text(obstacle), stops=FAILS)
         case Done():
             raise AssertionError("a recording is not lost")
 
 
-def _told(obstacle: Obstacle) -> str:
+def obstacle_text(obstacle: Obstacle) -> str:
+    """What, where, what to do, in one paragraph."""
     place = f" at {obstacle.where.file}:{obstacle.where.line}" if obstacle.where else ""
     return f"{obstacle.what}{place}. {obstacle.remedy}"
 
@@ -94,13 +95,17 @@ class _Judgement:
     def verdict(self) -> CleanRuns:
         if not _succeeded(self._reference):
             return self._failed()
-        volatility = find_volatile(*(self._outputs(r) for r in self._agreeing()))
+        volatility = find_volatile(
+            self._outputs(self._reference),
+            self._agreeing(self._other_clock),
+            self._agreeing(self._other_entropy),
+        )
         disagreements = (*self._failing_elsewhere(), *self._disagreements(volatility))
         findings = (*self._parse_effects(), *disagreements, *self._memory_sharing(volatility))
         obstacles = self._reference.outcome.obstacles
         return CleanRuns(
             verdict=Verdict.UNSAFE if findings else Verdict.UNVERIFIABLE if obstacles else Verdict.SAFE,
-            reason=_told(obstacles[0]) if obstacles else None,
+            reason=obstacle_text(obstacles[0]) if obstacles else None,
             findings=findings,
             notes=volatility.notes(),
             reference=self._reference,
@@ -112,10 +117,9 @@ class _Judgement:
             stops=DISAGREE if disagreements else None,
         )
 
-    def _agreeing(self) -> tuple[Recording, Recording, Recording]:
-        """The three runs, a failed one replaced by the reference: its failure is a finding of its own."""
-        others = (self._other_clock, self._other_entropy)
-        return (self._reference, *(r if _succeeded(r) else self._reference for r in others))  # type: ignore[return-value]
+    def _agreeing(self, recording: Recording) -> dict[str, Output]:
+        """The outputs of a run; of one that failed those of the reference, for its failure is a finding of its own."""
+        return self._outputs(recording if _succeeded(recording) else self._reference)
 
     def _outputs(self, recording: Recording) -> dict[str, Output]:
         return self._counting.select(recording.outcome.outputs)
@@ -128,7 +132,7 @@ class _Judgement:
             return CleanRuns(verdict=Verdict.UNSAFE, findings=(finding,), stops=FAILS)
         obstacles = self._reference.outcome.obstacles
         if obstacles:
-            return CleanRuns(verdict=Verdict.UNVERIFIABLE, reason=_told(obstacles[0]), stops=FAILS)
+            return CleanRuns(verdict=Verdict.UNVERIFIABLE, reason=obstacle_text(obstacles[0]), stops=FAILS)
         return CleanRuns(verdict=Verdict.ERROR, reason=_failure(self._reference), stops=FAILS)
 
     def _failing_elsewhere(self) -> tuple[Finding, ...]:

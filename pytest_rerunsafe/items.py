@@ -149,7 +149,7 @@ class DagFile(pytest.File):
 
 
 def _unloaded(loaded: LoadedFile, rootdir: Path) -> CheckResult:
-    from .study import obstacle_text
+    from .clean import obstacle_text
 
     verdict = Verdict.ERROR if loaded.error else Verdict.UNVERIFIABLE
     reason = loaded.error or "\n".join(map(obstacle_text, loaded.obstacles))

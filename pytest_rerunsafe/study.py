@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from .clean import CleanRuns, judge_clean_runs
+from .clean import CleanRuns, judge_clean_runs, obstacle_text
 from .compare.findings import Case, Counting, Judge, fold
 from .explore.jobs import Job, RecordJob, RecoverJob
 from .explore.messages import Answer, Done, Failed, Lost
@@ -295,12 +295,6 @@ def _same_day_is_fine(case: Case, cases: Sequence[Case]) -> bool | None:
 
 def _task_of(check: str) -> str:
     return check.removeprefix("crash.")
-
-
-def obstacle_text(obstacle: Obstacle) -> str:
-    """What, where, what to do, in one paragraph."""
-    place = f" at {obstacle.where.file}:{obstacle.where.line}" if obstacle.where else ""
-    return f"{obstacle.what}{place}. {obstacle.remedy}"
 
 
 def reason_of(answer: Answer | Ended) -> str:
