@@ -74,6 +74,9 @@ FileChange: TypeAlias = tuple[str, "Node | Splice | None"]
 """Path and what stands there now; None: nothing of ours."""
 RowChange: TypeAlias = tuple[RowKey, "Row | None"]
 
+RunKey: TypeAlias = tuple[str, str]
+"""A DagRun: DAG id and run id."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorldState:
@@ -109,6 +112,7 @@ class Effect:
 class Attempt:
     """One try of one task instance."""
 
+    run: RunKey
     task_id: str
     map_index: int
     try_number: int
@@ -177,6 +181,8 @@ class Recording:
     """Inputs in place, before the DAG file is loaded for the first time."""
     effects: tuple[Effect, ...]
     final: WorldState
+    run: RunKey
+    """The DagRun under test."""
     outcome: Outcome
     situations: Mapping[str, int]
     """What the world was between attempts, as a digest, and the number of attempts before."""

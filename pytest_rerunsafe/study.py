@@ -190,12 +190,20 @@ class Study:
     def _try(self, batches: Sequence[Sequence[Trial]], *, keeps_log: bool = False) -> list[list[Ended]]:
         """How the trials of each batch ended."""
         size = states_per_job(batches)
-        jobs = [
-            jobs_of(trials, size, self._dag, self._folder, self._clean.situations, keeps_log=keeps_log)
-            for trials in batches
-        ]
+        jobs = [self._jobs_of(trials, size, keeps_log) for trials in batches]
         answers = iter(self._run([job for batch in jobs for job in batch]))
         return [[ended for job in batch for ended in self._of_job(job, next(answers))] for batch in jobs]
+
+    def _jobs_of(self, trials: Sequence[Trial], size: int, keeps_log: bool) -> list[RecoverJob]:
+        return jobs_of(
+            trials,
+            size,
+            self._dag,
+            self._reference.run,
+            self._folder,
+            self._clean.situations,
+            keeps_log=keeps_log,
+        )
 
     def _of_job(self, job: RecoverJob, answer: Answer) -> Iterable[Ended]:
         """How each trial of a job ended. Those that took a worker down with others in it are tried alone."""

@@ -30,10 +30,17 @@ SUCCESS = Effect(kind="state", target="success", rows=((("task_instance", 1), ("
 
 
 def recording(*effects: Effect) -> Recording:
-    attempt = Attempt(task_id="t", map_index=-1, try_number=1, started=NOW, state="success", may_retry=False)
+    attempt = Attempt(
+        run=("d", "r"), task_id="t", map_index=-1, try_number=1, started=NOW, state="success", may_retry=False
+    )
     outcome = Outcome(run_state="success", task_states={"t": "success"}, attempts=(attempt,), outputs={})
     return Recording(
-        initial=EMPTY, effects=(RUNNING, *effects, SUCCESS), final=EMPTY, outcome=outcome, situations={}
+        initial=EMPTY,
+        effects=(RUNNING, *effects, SUCCESS),
+        final=EMPTY,
+        run=("d", "r"),
+        outcome=outcome,
+        situations={},
     )
 
 

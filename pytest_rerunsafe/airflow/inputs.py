@@ -7,9 +7,8 @@ import json
 from airflow.models.connection import Connection
 from airflow.models.variable import Variable
 
-from ..model import Output
+from ..model import Output, RunKey
 from .metadata import MetadataStore, session
-from .scheduling import RUN_ID
 
 
 def set_variable(key: str, value: object) -> None:
@@ -26,11 +25,11 @@ def set_connection(conn_id: str, uri: str) -> None:
         opened.add(Connection(conn_id=conn_id, uri=uri))
 
 
-def outputs(store: MetadataStore, dag_id: str) -> dict[str, Output]:
-    """The XComs of the DAG's run and all Variables, by name, sorted."""
+def outputs(store: MetadataStore, run: RunKey) -> dict[str, Output]:
+    """The XComs of a DagRun and all Variables, by name, sorted."""
     found: dict[str, bytes] = {}
     xcoms = 'SELECT task_id, map_index, "key", value FROM xcom WHERE dag_id = ? AND run_id = ?'
-    for task_id, map_index, key, value in store.select(xcoms, (dag_id, RUN_ID)):
+    for task_id, map_index, key, value in store.select(xcoms, run):
         place = task_id if map_index == -1 else f"{task_id}[{map_index}]"
         found[f"xcom:{place}/{key}"] = _as_text(value)
     for key, value in store.select('SELECT "key", val FROM variable'):

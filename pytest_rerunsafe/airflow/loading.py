@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pendulum
+from airflow.models.dag import DagModel
 from airflow.models.dag_version import DagVersion  # noqa: F401  (its table is written when a DAG is stored)
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.serialized_dag import SerializedDagModel
 from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
 from airflow.utils.file import list_py_file_paths
+from sqlalchemy import update
 
 from ..model import DagInfo, LoadedFile, TaskInfo
 from .metadata import session
@@ -116,6 +118,8 @@ def store(bag: Any) -> None:
         if opened.get(DagBundleModel, BUNDLE) is None:
             opened.add(DagBundleModel(name=BUNDLE))
     sync_bag_to_db(bag, BUNDLE, None)
+    with session() as opened:
+        opened.execute(update(DagModel).values(is_paused=False))  # a person has switched them on
 
 
 def stored_dag(dag_id: str) -> Any:

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Hashable, ItemsView, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import Any
 
@@ -37,6 +38,10 @@ class _Table:
 _MOST_ANSWERS = 20_000
 
 
+def _timestamp() -> str:
+    return datetime.now(tz=timezone.utc).strftime("%Y-%m-%d %H:%M:%S")
+
+
 @dataclass(frozen=True, slots=True)
 class _Answer:
     """What Airflow answered in some state, and what that changed."""
@@ -56,6 +61,8 @@ class MetadataStore:
 
     def __init__(self) -> None:
         self._connection = sqlite3.connect(":memory:", factory=_Connection, check_same_thread=False)
+        # SQLite's own looks at the real clock; Airflow compares dates with it.
+        self._connection.create_function("current_timestamp", 0, _timestamp)
         self._install_engine()
         self._create_tables()
         self._tables = {name: self._describe(name) for name in self._table_names()}
@@ -246,6 +253,12 @@ class MetadataStore:
         self._connection.rollback()
         assert settings.Session is not None, "set when the engine was installed"
         settings.Session.remove()
+
+    def states(self) -> list[Row]:
+        """The states of all DagRuns and task instances."""
+        tasks = "SELECT dag_id, run_id, task_id, map_index, state FROM task_instance ORDER BY 1, 2, 3, 4"
+        runs = "SELECT dag_id, run_id, '', -1, state FROM dag_run ORDER BY 1, 2"
+        return self.select(tasks) + self.select(runs)
 
     def select(self, statement: str, parameters: tuple[object, ...] = ()) -> list[Row]:
         """The rows that a statement of ours finds."""

@@ -1,24 +1,30 @@
-"""Drives one DagRun. Airflow decides what runs next, what a death means, what a clear touches; here is the loop's body."""
+"""Airflow's own scheduler, turn by turn, over all DagRuns in the metadata database, with an executor that hands its tasks to us."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
+from airflow.executors.base_executor import BaseExecutor
+from airflow.jobs.job import Job
+from airflow.models.asset import AssetDagRunQueue
+from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
-from airflow.task.trigger_rule import TriggerRule
+from airflow.models.taskreschedule import TaskReschedule
+from airflow.utils.sqlalchemy import prohibit_commit
 from airflow.utils.state import DagRunState, TaskInstanceState
-from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from sqlalchemy import select, update
 
+from ..model import RunKey
 from . import loading
 from .answers import Ask
 from .metadata import session
-
-RUN_ID = "rerunsafe"
+from .runs import now, word
+from .versions import scheduler_runner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,182 +32,149 @@ class QueuedTask:
     """A task instance that a worker may start."""
 
     id: Any
+    run: RunKey
     task_id: str
     map_index: int
     try_number: int
 
 
-class Run:
-    """The DagRun under test of one DAG, as it stands in the metadata database."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """What a turn of the scheduler came to."""
 
-    def __init__(self, dag_id: str, ask: Ask) -> None:
-        self.dag = loading.stored_dag(dag_id)
+    queued: tuple[QueuedTask, ...]
+    """What waits for a worker, in the order that workers take it."""
+    callbacks: tuple[Any, ...]
+    """Airflow's requests to the DAG processor to run callbacks, in order."""
+    states: Mapping[RunKey, str]
+    """Of every DagRun."""
+
+
+class _Executor(BaseExecutor):
+    """Takes whatever the scheduler gives it: what is queued is read from the database, where a crash leaves it."""
+
+    # The token that a worker would show to the server, which is here the same process.
+    jwt_generator = SimpleNamespace(generate=lambda *_, **__: "token")  # type: ignore[assignment]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.callbacks: list[Any] = []
+
+    def queue_workload(self, workload: Any, session: Any) -> None:
+        pass
+
+    def send_callback(self, request: Any) -> None:
+        self.callbacks.append(request)
+
+
+class Scheduler:
+    """Airflow's scheduler, and the DAGs that it knows; as long as the stored DAGs stay the same."""
+
+    def __init__(self, ask: Ask) -> None:
         self._ask = ask
+        self._executor = _Executor()
+        self._runner = scheduler_runner(Job(), self._executor)
+        self._dags: dict[str, Any] = {}
 
-    def create(self, logical_date: datetime) -> None:
-        """Make the DagRun, running, with its task instances."""
-        interval = loading.interval_of(self.dag, logical_date)
-        is_scheduled = loading.first_run(self.dag) is not None
-        with session() as opened:
-            self.dag.create_dagrun(
-                run_id=RUN_ID,
-                logical_date=logical_date,
-                data_interval=(interval.start, interval.end),
-                run_after=interval.end,
-                run_type=DagRunType.SCHEDULED if is_scheduled else DagRunType.MANUAL,
-                triggered_by=DagRunTriggeredByType.TEST,
-                state=DagRunState.RUNNING,
-                start_date=_now(),
-                session=opened,
-            )
+    def dag(self, dag_id: str) -> Any:
+        """A DAG as the scheduler reads it from the metadata database."""
+        if dag_id not in self._dags:
+            self._dags[dag_id] = loading.stored_dag(dag_id)
+        return self._dags[dag_id]
 
-    def starts_at(self, logical_date: datetime) -> datetime:
-        """When a scheduler would run it at the earliest: the end of its data interval."""
-        return loading.interval_of(self.dag, logical_date).end
-
-    def step(self) -> tuple[str, tuple[QueuedTask, ...]]:
-        """One turn of the scheduler: the DagRun's state after it, and what it queued, in the order that workers take it."""
-        turned: tuple[str, tuple[QueuedTask, ...]] = self._ask(f"step {self.dag.dag_id}", self._step)
+    def turn(self) -> Turn:
+        """One turn of the scheduler's loop."""
+        turned: Turn = self._ask("turn", self._turn)
         return turned
 
-    def _step(self) -> tuple[str, tuple[QueuedTask, ...]]:
-        with session() as opened:
-            run = self._load(opened)
-            if run.state == DagRunState.QUEUED:  # after a clear; the scheduler starts queued runs first
-                run.state = DagRunState.RUNNING
-                run.start_date = run.start_date or _now()
-            schedulable, _ = run.update_state(session=opened, execute_callbacks=False)
-            if schedulable:
-                run.schedule_tis(schedulable, session=opened)
-            state = _word(run.state)
-            opened.flush()
-            return state, self._queue(opened)
+    def _turn(self) -> Turn:
+        """The steps of `SchedulerJobRunner._do_scheduling`, those left out that would find nothing to do.
 
-    def _load(self, opened: Any) -> DagRun:
-        run: DagRun = opened.scalars(
-            select(DagRun).where(DagRun.dag_id == self.dag.dag_id, DagRun.run_id == RUN_ID)
-        ).one()
-        run.dag = self.dag
-        return run
-
-    def _queue(self, opened: Any) -> tuple[QueuedTask, ...]:
-        # The scheduler's own order (`_executable_task_instances_to_queued`), ties by task id. What was queued when a
-        # worker died is queued still.
-        waiting = opened.execute(
-            select(TaskInstance.id, TaskInstance.task_id, TaskInstance.map_index, TaskInstance.try_number)
-            .where(
-                TaskInstance.dag_id == self.dag.dag_id,
-                TaskInstance.run_id == RUN_ID,
-                TaskInstance.state.in_([TaskInstanceState.SCHEDULED, TaskInstanceState.QUEUED]),
+        Runs are made by those who ask for them: the clock alone makes none.
+        """
+        self._executor.callbacks.clear()
+        with session() as opened, prohibit_commit(opened) as guard:
+            if _any(opened, AssetDagRunQueue.target_dag_id):
+                opened.execute(update(DagModel).values(next_dagrun_create_after=None))
+                self._runner._create_dagruns_for_dags(guard, opened)
+            if _any(opened, DagRun.id, DagRun.state == DagRunState.QUEUED):
+                self._runner._start_queued_dagruns(opened)
+                guard.commit()
+            for run in list(DagRun.get_running_dag_runs_to_examine(session=opened)):
+                if (callback := self._runner._schedule_dag_run(run, opened)) is not None:
+                    self._executor.send_callback(callback)
+            guard.commit()
+            opened.expunge_all()
+            if _any(opened, TaskInstance.id, TaskInstance.state == TaskInstanceState.SCHEDULED):
+                self._runner._critical_section_enqueue_task_instances(opened)
+            guard.commit()
+            return Turn(
+                queued=_queued(opened), callbacks=tuple(self._executor.callbacks), states=_run_states(opened)
             )
-            .order_by(-TaskInstance.priority_weight, TaskInstance.task_id, TaskInstance.map_index)
-        ).all()
-        if waiting:
-            opened.execute(
-                update(TaskInstance)
-                .where(TaskInstance.id.in_([row.id for row in waiting]))
-                .values(state=TaskInstanceState.QUEUED, queued_dttm=_now())
-                .execution_options(synchronize_session=False)
-            )
-        return tuple(
-            QueuedTask(id=row.id, task_id=row.task_id, map_index=row.map_index, try_number=row.try_number)
-            for row in waiting
-        )
 
     def next_wakeup(self) -> datetime | None:
         """When the earliest waiting task instance (retry delay, reschedule) may go on; None if none waits."""
         with session() as opened:
-            waiting = [
-                ti
-                for ti in self._load(opened).get_task_instances(session=opened)
-                if ti.state in (TaskInstanceState.UP_FOR_RETRY, TaskInstanceState.UP_FOR_RESCHEDULE)
-            ]
+            waiting = opened.scalars(
+                select(TaskInstance)
+                .join(TaskInstance.dag_run)
+                .where(
+                    TaskInstance.state.in_(
+                        [TaskInstanceState.UP_FOR_RETRY, TaskInstanceState.UP_FOR_RESCHEDULE]
+                    ),
+                    DagRun.state == DagRunState.RUNNING,
+                )
+            )
             return min((self._ready_at(ti, opened) for ti in waiting), default=None)
 
     def _ready_at(self, ti: TaskInstance, opened: Any) -> datetime:
         if ti.state == TaskInstanceState.UP_FOR_RETRY:
-            ti.task = self.dag.get_task(ti.task_id)
+            ti.task = self.dag(ti.dag_id).get_task(ti.task_id)
             ready: datetime = ti.next_retry_datetime()
             return ready
-        from airflow.models.taskreschedule import TaskReschedule
-
         last = opened.scalars(TaskReschedule.stmt_for_task_instance(ti=ti, descending=True).limit(1)).first()
-        again: datetime = last.reschedule_date if last else _now() + timedelta(seconds=1)
+        again: datetime = last.reschedule_date if last else now() + timedelta(seconds=1)
         return again
 
-    def report_death(self, task_id: str, map_index: int) -> str:
-        """The task instance's state after its worker was lost: what the scheduler does when heartbeats stay away."""
-        question = f"death {self.dag.dag_id} {task_id} {map_index}"
-        state: str = self._ask(question, lambda: self._report_death(task_id, map_index))
-        return state
 
-    def _report_death(self, task_id: str, map_index: int) -> str:
-        with session() as opened:
-            ti = self._task_instance(opened, task_id, map_index)
-            ti.task = self.dag.get_task(task_id)
-            ti.handle_failure(error="worker lost", session=opened)
-            return _word(ti.state)
+def _any(opened: Any, column: Any, *conditions: Any) -> bool:
+    return opened.execute(select(column).where(*conditions).limit(1)).first() is not None
 
-    def _task_instance(self, opened: Any, task_id: str, map_index: int) -> TaskInstance:
-        found: TaskInstance = opened.scalars(
-            select(TaskInstance).where(
-                TaskInstance.dag_id == self.dag.dag_id,
-                TaskInstance.run_id == RUN_ID,
-                TaskInstance.task_id == task_id,
-                TaskInstance.map_index == map_index,
-            )
-        ).one()
-        return found
 
-    def clear(self, task_ids: Collection[str] | None, *, only_failed: bool = False) -> int:
-        """Clear tasks of the run (all if None) as Airflow's own clear does; the number of task instances cleared."""
-        question = f"clear {self.dag.dag_id} {task_ids} {only_failed}"
-        count: int = self._ask(question, lambda: self._clear(task_ids, only_failed))
-        return count
-
-    def _clear(self, task_ids: Collection[str] | None, only_failed: bool) -> int:
-        with session() as opened:
-            count = self.dag.clear(
-                task_ids=None if task_ids is None else list(task_ids),
-                run_id=RUN_ID,
-                only_failed=only_failed,
-                session=opened,
-            )
-            return int(count)
-
-    def reacts_to_failure(self) -> bool:
-        """Whether a task may run because another has failed."""
-        return any(
-            task.trigger_rule != TriggerRule.ALL_SUCCESS or task.is_setup or task.is_teardown
-            for task in self.dag.task_dict.values()
+def _queued(opened: Any) -> tuple[QueuedTask, ...]:
+    """What is queued in the order of `_executable_task_instances_to_queued`, ties by id."""
+    waiting = opened.execute(
+        select(
+            TaskInstance.id,
+            TaskInstance.dag_id,
+            TaskInstance.run_id,
+            TaskInstance.task_id,
+            TaskInstance.map_index,
+            TaskInstance.try_number,
         )
-
-    def with_downstream(self, task_id: str) -> tuple[str, ...]:
-        """The task and all that hangs on it, as `clear --downstream` selects them."""
-        subset = self.dag.partial_subset([task_id], include_downstream=True, include_upstream=False)
-        return tuple(sorted(subset.task_dict))
-
-    def task_states(self) -> dict[str, str]:
-        """By task id, `task_id[map_index]` for mapped ones, sorted."""
-        return dict(self._ask(f"states {self.dag.dag_id}", self._task_states))
-
-    def _task_states(self) -> dict[str, str]:
-        with session() as opened:
-            found = opened.execute(
-                select(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state)
-                .where(TaskInstance.dag_id == self.dag.dag_id, TaskInstance.run_id == RUN_ID)
-                .order_by(TaskInstance.task_id, TaskInstance.map_index)
-            ).all()
-        return {
-            task_id if map_index < 0 else f"{task_id}[{map_index}]": _word(state)
-            for task_id, map_index, state in found
-        }
-
-
-def _now() -> datetime:
-    return datetime.now(tz=timezone.utc)
+        .join(TaskInstance.dag_run)
+        .where(TaskInstance.state == TaskInstanceState.QUEUED)
+        .order_by(
+            -TaskInstance.priority_weight,
+            DagRun.logical_date,
+            TaskInstance.dag_id,
+            TaskInstance.run_id,
+            TaskInstance.task_id,
+            TaskInstance.map_index,
+        )
+    ).all()
+    return tuple(
+        QueuedTask(
+            id=row.id,
+            run=(row.dag_id, row.run_id),
+            task_id=row.task_id,
+            map_index=row.map_index,
+            try_number=row.try_number,
+        )
+        for row in waiting
+    )
 
 
-def _word(state: Any) -> str:
-    """A state as users see it; `none` for a task instance that Airflow has not decided about."""
-    return str(getattr(state, "value", state) or "none")
+def _run_states(opened: Any) -> Mapping[RunKey, str]:
+    found = opened.execute(select(DagRun.dag_id, DagRun.run_id, DagRun.state).order_by(DagRun.id)).all()
+    return {(dag_id, run_id): word(state) for dag_id, run_id, state in found}

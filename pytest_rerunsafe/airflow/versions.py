@@ -31,3 +31,11 @@ def known_arguments(function: Any, **arguments: Any) -> dict[str, Any]:
     """Those of the arguments that this version's function has."""
     known = inspect.signature(function).parameters
     return {name: value for name, value in arguments.items() if name in known}
+
+
+def scheduler_runner(job: Any, executor: Any) -> Any:
+    """Airflow's scheduler with one executor."""
+    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+
+    job.executors = [executor]  # where 3.1 has it
+    return SchedulerJobRunner(job, **known_arguments(SchedulerJobRunner.__init__, executors=[executor]))

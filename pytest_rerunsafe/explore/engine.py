@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..airflow import loading, scheduling, warm_up_dag
-from ..model import LoadedFile, Outcome, Recording, RecoveryKind, WorldState
+from ..airflow import loading, runs, warm_up_dag
+from ..airflow.scheduling import QueuedTask
+from ..model import LoadedFile, Outcome, Recording, RecoveryKind, RunKey, WorldState
 from .jobs import FindJob, LoadJob, RecordJob, RecoverJob, Start
 from .sandbox import Prepare, Sandbox
 
@@ -68,7 +69,7 @@ class Engine:
             )
             for recovery in (RecoveryKind.CLEAR_RUN, RecoveryKind.CLEAR_DOWNSTREAM)
         )
-        self.recover(RecoverJob(dag=dag, folder=folder, starts=starts, clean={}, seed=""))
+        self.recover(RecoverJob(dag=dag, run=clean.run, folder=folder, starts=starts, clean={}, seed=""))
 
     # --- jobs ---------------------------------------------------------------------------------
 
@@ -106,20 +107,26 @@ class Engine:
             raise NotRun(self.sandbox.sources.cut("\n".join(bag.import_errors.values())))
         self.sandbox.journal.scheduler_turned()
         loading.store(bag)
-        run = self.sandbox.stored_run(job.dag.dag_id)
-        self.sandbox.clock.move_to(run.starts_at(job.logical_date) + timedelta(seconds=job.delay_s))
-        run.create(job.logical_date)
+        dag = self.sandbox.scheduler.dag(job.dag.dag_id)
+        self.sandbox.clock.move_to(runs.starts_at(dag, job.logical_date) + timedelta(seconds=job.delay_s))
+        run = self.sandbox.run(runs.create(dag, job.logical_date))
         self.sandbox.journal.scheduler_turned()
-        state = self._drive(run, self._attempt_of(job, bag), True, may_jump=True)
+        state = self._drive(run.key, self._attempt_of(job, bag), True, may_jump=True)
         outcome = self.sandbox.outcome(run, state)
         if not job.keeps_effects:
             return Recording(
-                initial=initial, effects=(), final=initial, outcome=outcome, situations=self._situations
+                initial=initial,
+                effects=(),
+                final=initial,
+                run=run.key,
+                outcome=outcome,
+                situations=self._situations,
             )
         return Recording(
             initial=initial,
             effects=tuple(self.sandbox.journal.effects),
             final=self.sandbox.world(),
+            run=run.key,
             outcome=outcome,
             situations=self._situations,
         )
@@ -139,8 +146,8 @@ class Engine:
             self._die(job, start)
         else:
             self.sandbox.begin(start.world, job.seed)
-        run = self.sandbox.stored_run(job.dag.dag_id)  # a new worker learns of it from the state
-        drive = partial(self._drive, run, self._attempt_of(job, None), job.keeps_log)
+        run = self.sandbox.run(job.run)
+        drive = partial(self._drive, job.run, self._attempt_of(job, None), job.keeps_log)
         cleared = self._cleared(run, start)
         if cleared is not None:
             if start.is_crash and run.reacts_to_failure():
@@ -160,12 +167,12 @@ class Engine:
         if self._died is None or self._died[0] is not start.world:
             self.sandbox.begin(start.world, job.seed)
             self.sandbox.clock.advance(DETECTED_S)
-            self.sandbox.stored_run(job.dag.dag_id).report_death(start.task_id, start.map_index)
+            self.sandbox.run(job.run).report_death(start.task_id, start.map_index)
             self._died = start.world, self.sandbox.world()
         else:
             self.sandbox.begin(self._died[1], job.seed)
 
-    def _ended(self, run: scheduling.Run, state: str) -> Outcome:
+    def _ended(self, run: runs.Run, state: str) -> Outcome:
         """The outcome of a recovery; from now on it tells how each situation that was passed ends."""
         ending = self._ending
         outcome = self.sandbox.outcome(run, state) if ending is None else self._continued(ending)
@@ -191,7 +198,7 @@ class Engine:
 
     # --- recoveries ---------------------------------------------------------------------------
 
-    def _cleared(self, run: scheduling.Run, start: Start) -> tuple[str, ...] | None:
+    def _cleared(self, run: runs.Run, start: Start) -> tuple[str, ...] | None:
         """The tasks that the recovery clears; None if it clears nothing."""
         match start.recovery:
             case RecoveryKind.RETRY:
@@ -203,13 +210,13 @@ class Engine:
             case _:
                 return tuple(sorted(run.dag.task_dict))
 
-    def _clear(self, run: scheduling.Run, start: Start, cleared: tuple[str, ...]) -> None:
+    def _clear(self, run: runs.Run, start: Start, cleared: tuple[str, ...]) -> None:
         is_day_later = start.recovery is RecoveryKind.CLEAR_RUN_DAY_LATER
         self.sandbox.clock.advance(DAY_S if is_day_later else CLEARED_S)
         self.sandbox.is_stale = self._left_by(start.world, cleared)
         run.clear(cleared)
 
-    def _clear_rest(self, run: scheduling.Run, drive: Callable[..., str]) -> str:
+    def _clear_rest(self, run: runs.Run, drive: Callable[..., str]) -> str:
         """Clear what the failed task took down with it, as a person does who wants the run to end well.
 
         Airflow leaves `upstream_failed` tasks alone when the task above them is cleared (apache/airflow#52640).
@@ -234,33 +241,32 @@ class Engine:
 
     # --- the loop -----------------------------------------------------------------------------
 
-    def _drive(
-        self, run: scheduling.Run, attempt: Callable[..., None], keeps_log: bool, *, may_jump: bool
-    ) -> str:
-        """Let the scheduler and the workers take turns until the DagRun ends; its state, `stuck` if nothing can go on.
+    def _drive(self, run: RunKey, attempt: Callable[..., None], keeps_log: bool, *, may_jump: bool) -> str:
+        """Let the scheduler and the workers take turns until all DagRuns have ended; the state of `run`, `stuck` if
+        nothing can go on.
 
         With `may_jump` it stops where it is known how the run goes on: `self._ending` is then set.
         """
-        seen: dict[str, str] = {}
+        seen: object = None
         for _ in range(MAX_TURNS):
-            if may_jump and self._arrive(run.dag.dag_id):
+            if may_jump and self._arrive(run[0]):
                 return "jumped"
-            state, queued = run.step()
+            turn = self.sandbox.scheduler.turn()
             self.sandbox.journal.scheduler_turned()
-            for task in queued:
-                if may_jump and self._arrive(run.dag.dag_id):
+            for task in turn.queued:
+                if may_jump and self._arrive(run[0]):
                     return "jumped"
-                attempt(run, task, keeps_log)
-            if queued:
+                attempt(task, keeps_log)
+            if turn.queued:
                 continue
-            if state in ("success", "failed"):
-                return state
-            wakeup = run.next_wakeup()
+            if all(state in ("success", "failed") for state in turn.states.values()):
+                return turn.states[run]
+            wakeup = self.sandbox.scheduler.next_wakeup()
             if wakeup is not None:
                 self.sandbox.clock.move_to(max(wakeup, self.sandbox.clock.now) + timedelta(seconds=1))
                 continue
             # A turn may only change states (a skip, a failure handed on): nothing can go on once a turn changes none.
-            if (states := run.task_states()) == seen:
+            if (states := self.sandbox.states()) == seen:
                 return "stuck"
             seen = states
         return "stuck"
@@ -280,9 +286,9 @@ class Engine:
         def load() -> Any:
             return bag if shares_memory else self.sandbox.load_bag(job.dag.file, job.folder)
 
-        def attempt(run: scheduling.Run, task: scheduling.QueuedTask, keeps_log: bool) -> None:
+        def attempt(task: QueuedTask, keeps_log: bool) -> None:
             if not shares_memory:
                 self.sandbox.forget()
-            self.sandbox.attempt(run, task, load, job.dag.dag_id, keeps_log, counts_lines)
+            self.sandbox.attempt(task, load, keeps_log, counts_lines)
 
         return attempt

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from ..model import DagInfo, RecoveryKind, WorldState
+from ..model import DagInfo, RecoveryKind, RunKey, WorldState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +64,8 @@ class RecoverJob:
     """
 
     dag: DagInfo
+    run: RunKey
+    """The DagRun under test."""
     folder: str
     starts: tuple[Start, ...]
     clean: Mapping[str, tuple[int, int]]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from types import FrameType
 
-from ..model import Attempt, Effect, FileChange, Location, Obstacle, RowChange
+from ..model import Attempt, Effect, FileChange, Location, Obstacle, RowChange, RunKey
 from .sources import Sources
 
 
@@ -17,6 +17,7 @@ from .sources import Sources
 class OpenAttempt:
     """An attempt that still runs."""
 
+    run: RunKey
     task_id: str
     map_index: int
     try_number: int

@@ -14,10 +14,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from ..airflow import attempts, inputs, loading, scheduling
+from ..airflow import attempts, inputs, loading
 from ..airflow.answers import Answers, UnansweredMessage
 from ..airflow.metadata import MetadataStore
-from ..model import Attempt, Obstacle, Outcome, Row, RowKey, WorldState
+from ..airflow.runs import Run
+from ..airflow.scheduling import QueuedTask, Scheduler
+from ..model import Attempt, Obstacle, Outcome, Row, RowKey, RunKey, WorldState
 from ..world.clock import Clock
 from ..world.entropy import Entropy
 from ..world.files import FileStore
@@ -71,7 +73,7 @@ class Sandbox:
         self._has_run = False
         self.is_stale: Callable[[str, str], bool] = lambda task_id, key: False
         """Whether an XCom that a task reads now was left by an attempt that is to be forgotten."""
-        self._runs: dict[str, tuple[object, scheduling.Run]] = {}
+        self._scheduler: tuple[object, Scheduler] | None = None
 
     def _put_patches_on(self, rootdir: Path) -> None:
         folders = _system_folders()  # before the file system is a fake one
@@ -129,6 +131,10 @@ class Sandbox:
         """One row of the metadata database; None if there is none."""
         return self._metadata.row(key)
 
+    def states(self) -> object:
+        """The states of all DagRuns and task instances."""
+        return self._metadata.states()
+
     def situation(self, dag_id: str) -> str:
         """A digest of all that the rest of the run depends on: files, what Airflow knows, the day."""
         digest = hashlib.blake2b(repr(self.clock.now.date()).encode(), digest_size=16)
@@ -139,23 +145,28 @@ class Sandbox:
             digest.update(repr(part).encode())
         return digest.hexdigest()
 
-    def outcome(self, run: scheduling.Run, state: str) -> Outcome:
+    def outcome(self, run: Run, state: str) -> Outcome:
         """How a run has ended, all of it since `begin`."""
         return Outcome(
             run_state=state,
             task_states=run.task_states(),
             attempts=tuple(self.journal.attempts),
-            outputs={**file_outputs(self._files.state), **inputs.outputs(self._metadata, run.dag.dag_id)},
+            outputs={**file_outputs(self._files.state), **inputs.outputs(self._metadata, run.key)},
             obstacles=tuple(self.journal.obstacles),
         )
 
-    def stored_run(self, dag_id: str) -> scheduling.Run:
-        """The run of a stored DAG, which is read anew only if another DAG of that id has been stored."""
+    @property
+    def scheduler(self) -> Scheduler:
+        """Airflow's scheduler; a new one when other DAGs have been stored."""
         stored = self._metadata.table("serialized_dag")
-        known = self._runs.get(dag_id)
-        if known is None or known[0] != stored:
-            known = self._runs[dag_id] = stored, scheduling.Run(dag_id, self._ask)
-        return known[1]
+        if self._scheduler is None or self._scheduler[0] != stored:
+            with self._aside():
+                self._scheduler = stored, Scheduler(self._ask)
+        return self._scheduler[1]
+
+    def run(self, key: RunKey) -> Run:
+        """A DagRun in the metadata database."""
+        return Run(key, self.scheduler.dag(key[0]), self._ask)
 
     def _ask(self, question: str, function: Callable[[], Any]) -> Any:
         with self.clock.ticking(False):
@@ -238,19 +249,18 @@ class Sandbox:
 
     def attempt(
         self,
-        run: scheduling.Run,
-        task: scheduling.QueuedTask,
+        task: QueuedTask,
         load: Callable[[], Any],
-        dag_id: str,
         keeps_log: bool,
         counts_lines: bool,
     ) -> None:
         """Run one attempt of a queued task, from the start that Airflow grants to the end that it records."""
         self.on_attempt()
         self.clock.advance(1)
-        self._entropy.seed(f"{self._seed}/{task.task_id}/{task.map_index}/{task.try_number}")
+        self._entropy.seed(f"{self._seed}/{task.run}/{task.task_id}/{task.map_index}/{task.try_number}")
         journal = self.journal
         journal.current = opened = OpenAttempt(
+            run=task.run,
             task_id=task.task_id,
             map_index=task.map_index,
             try_number=task.try_number,
@@ -263,12 +273,15 @@ class Sandbox:
         with ExitStack() as stack:
             printed = stack.enter_context(capture_output(LOG_BYTES))
             lines = stack.enter_context(self.sources.counted_lines()) if counts_lines else lambda: 0
-            exit_code, error = self._execute(attempt, load, dag_id, attempts.TaskLog(keeps_log))
+            exit_code, error = self._execute(attempt, load, task.run[0], attempts.TaskLog(keeps_log))
             executed = lines()
-        state = attempt.end(exit_code or 0, lambda: run.report_death(task.task_id, task.map_index))
+        state = attempt.end(
+            exit_code or 0, lambda: self.run(task.run).report_death(task.task_id, task.map_index)
+        )
         journal.metadata_changed("state", state)
         journal.attempts.append(
             Attempt(
+                run=opened.run,
                 task_id=opened.task_id,
                 map_index=opened.map_index,
                 try_number=opened.try_number,

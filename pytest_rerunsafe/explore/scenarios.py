@@ -14,6 +14,7 @@ from ..model import (
     Profile,
     Recording,
     RecoveryKind,
+    RunKey,
     Scenario,
     WorldState,
 )
@@ -103,7 +104,11 @@ def crash_trials(dag: DagInfo, recording: Recording, task_id: str, profile: Prof
 
 def _attempts(recording: Recording, task_id: str, profile: Profile) -> list[int]:
     """The attempts of a task to crash: of a mapped task's many the first, second, middle and last, unless all are asked for."""
-    found = [index for index, attempt in enumerate(recording.outcome.attempts) if attempt.task_id == task_id]
+    found = [
+        index
+        for index, attempt in enumerate(recording.outcome.attempts)
+        if (attempt.run, attempt.task_id) == (recording.run, task_id)
+    ]
     if profile is Profile.THOROUGH or len(found) <= 4:
         return found
     last = len(found) - 1
@@ -165,6 +170,7 @@ def jobs_of(
     trials: Sequence[Trial],
     size: int,
     dag: DagInfo,
+    run: RunKey,
     folder: str,
     clean: Mapping[str, tuple[int, int]],
     *,
@@ -176,6 +182,7 @@ def jobs_of(
     return [
         RecoverJob(
             dag=dag,
+            run=run,
             folder=folder,
             starts=tuple(_start_of(trial) for group in chunk for trial in group),
             clean=clean,
