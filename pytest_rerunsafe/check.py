@@ -56,7 +56,8 @@ class Checker:
 
     def checks_of(self, dag: DagInfo) -> tuple[str, ...]:
         """The names of a DAG's checks."""
-        return ("clean", "rerun", *(f"crash.{task.task_id}" for task in dag.tasks))
+        crashes = (f"crash.{task.task_id}" for task in dag.tasks)
+        return ("clean", "rerun", *crashes, *(("backfill",) if dag.is_scheduled else ()))
 
     def run(self, dag: DagInfo, check: str, expected: Sequence[str] = ()) -> CheckResult:
         """The outcome of one check; `expected` are checks of the DAG that will be asked for too, and may be begun."""

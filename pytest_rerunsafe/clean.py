@@ -133,7 +133,7 @@ class _Judgement:
         obstacles = self._reference.outcome.obstacles
         if obstacles:
             return CleanRuns(verdict=Verdict.UNVERIFIABLE, reason=obstacle_text(obstacles[0]), stops=FAILS)
-        return CleanRuns(verdict=Verdict.ERROR, reason=_failure(self._reference), stops=FAILS)
+        return CleanRuns(verdict=Verdict.ERROR, reason=failure(self._reference), stops=FAILS)
 
     def _failing_elsewhere(self) -> tuple[Finding, ...]:
         rules = (
@@ -291,7 +291,8 @@ def _failed_attempt(recording: Recording) -> Attempt | None:
     return next((a for a in reversed(recording.outcome.attempts) if a.state == "failed"), None)
 
 
-def _failure(recording: Recording) -> str:
+def failure(recording: Recording) -> str:
+    """Why a clean run did not succeed, with how to give the input that it lacks, if it lacks one."""
     failed = _failed_attempt(recording)
     if failed is None:
         states = ", ".join(f"{task} {state}" for task, state in recording.outcome.task_states.items())

@@ -162,7 +162,7 @@ class Outcome:
     """How a run ended, be it a clean one or a recovery."""
 
     run_state: str
-    """`success`, `failed`, or `stuck` if nothing could go on."""
+    """`success`, `failed`, `stuck` if nothing could go on, `refused` if Airflow does not allow the recovery."""
     task_states: Mapping[str, str]
     """By task id, `task_id[map_index]` for mapped ones."""
     attempts: tuple[Attempt, ...]
@@ -171,6 +171,15 @@ class Outcome:
     as_clean_from: tuple[int, int] | None = None
     """If the rest was not run, because the world had become what it was in a clean run: the number of that run, and its
     attempt that comes next. `outputs` and `task_states` are then empty."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intervals:
+    """Several intervals of a DAG that ran one after the other."""
+
+    logical_dates: tuple[datetime, ...]
+    before: WorldState
+    """Airflow knows the DAG, all intervals are due, none has a DagRun."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +195,8 @@ class Recording:
     outcome: Outcome
     situations: Mapping[str, int]
     """What the world was between attempts, as a digest, and the number of attempts before."""
+    intervals: Intervals | None = None
+    """None: only one ran."""
 
 
 # --- scenarios --------------------------------------------------------------------------------
@@ -209,6 +220,24 @@ class RecoveryKind(_Word):
     CLEAR_DOWNSTREAM = "clear-downstream"
     CLEAR_RUN = "clear-run"
     CLEAR_RUN_DAY_LATER = "clear-run-day-later"
+    # --- of several intervals: what the check `backfill` tries
+    CLEAR_RUN_AFTER_NEWER = "clear-run-after-newer"
+    BACKFILL_BACKWARDS = "backfill-backwards"
+    BACKFILL_COMPLETED = "backfill-completed"
+    BACKFILL_COMPLETED_BACKWARDS = "backfill-completed-backwards"
+    CATCHUP = "catchup"
+
+
+OF_INTERVALS = frozenset(
+    {
+        RecoveryKind.CLEAR_RUN_AFTER_NEWER,
+        RecoveryKind.BACKFILL_BACKWARDS,
+        RecoveryKind.BACKFILL_COMPLETED,
+        RecoveryKind.BACKFILL_COMPLETED_BACKWARDS,
+        RecoveryKind.CATCHUP,
+    }
+)
+"""Those that concern several intervals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -267,6 +296,7 @@ class DagInfo:
     tasks: tuple[TaskInfo, ...]
     """In topological order, ties by task id."""
     is_scheduled: bool
+    """Whether the clock makes its runs, one per interval."""
     logical_date: datetime
     """Of its first interval; of an unscheduled DAG, its start date."""
 
@@ -306,6 +336,7 @@ class Rule(_Word):
     NONDETERMINISTIC_OUTPUT = "nondeterministic-output"
     PARSE_SIDE_EFFECT = "parse-side-effect"
     STALE_XCOM = "stale-xcom"
+    ORDER_DEPENDENT = "order-dependent"
     WORKER_LOCAL_STATE = "worker-local-state"
     MASKED_FAILURE = "masked-failure"
     WRONG_OUTPUT = "wrong-output"

@@ -13,10 +13,21 @@ from typing import Any
 
 from .clean import CleanRuns, judge_clean_runs, obstacle_text
 from .compare.findings import Case, Counting, Judge, fold
+from .compare.volatile import Volatility
 from .explore.jobs import Job, RecordJob, RecoverJob
 from .explore.messages import Answer, Done, Failed, Lost
 from .explore.outputs import file_outputs
-from .explore.scenarios import Trial, crash_trials, jobs_of, rerun_trials, scenario_id, states_per_job
+from .explore.scenarios import (
+    Trial,
+    crash_trials,
+    interval_trials,
+    is_first_time,
+    jobs_of,
+    rerun_trials,
+    scenario_id,
+    states_per_job,
+)
+from .intervals import COUNT, InOrder, judge_in_order
 from .model import (
     CheckResult,
     Coverage,
@@ -37,6 +48,7 @@ START_S = 433.0
 """From the end of the data interval to the start of the clean run. No round number: nothing coincides by chance."""
 OTHER_CLOCK_S = START_S + 86_400 + 3_600 + 2_472
 """The same for the run by another clock: another hour, minute and second, on the day of a rerun the day after."""
+BACKFILL = "backfill"
 AHEAD = 8
 """Checks that are tried together, if they are all asked for."""
 
@@ -48,6 +60,8 @@ class Plan:
     """What is tried for a check, and how much of what could be that is."""
 
     trials: tuple[Trial, ...]
+    recording: Recording
+    """What the trials start from, and are judged by."""
     coverage: Coverage = field(default_factory=Coverage)
 
 
@@ -80,6 +94,9 @@ class Study:
             return self._of_clean_runs(check)
         if self._clean.stops:
             return self._result(check, Verdict.SKIPPED, reason=self._clean.stops)
+        if check == BACKFILL and self._in_order.stops:
+            verdict, reason = self._in_order.stops
+            return self._result(check, verdict, reason=reason)
         plan = self._plan(check)
         if not plan.trials and self._reference.outcome.task_states.get(_task_of(check)) == "success":
             return self._result(check, Verdict.SAFE)  # Airflow gives no worker a task that does nothing
@@ -128,13 +145,32 @@ class Study:
             check, clean.verdict, reason=clean.reason, findings=clean.findings, notes=clean.notes
         )
 
+    @cached_property
+    def _in_order(self) -> InOrder:
+        options: tuple[dict[str, Any], ...] = (
+            {},
+            {"delay_s": OTHER_CLOCK_S, "keeps_effects": False},
+            {"seed": "other entropy", "keeps_effects": False},
+        )
+        jobs = [self._record_job(intervals=COUNT, **chosen) for chosen in options]
+        return judge_in_order(self._run(jobs), self._clean.counting)
+
     # --- trials -------------------------------------------------------------------------------
 
     @cached_property
     def _judge(self) -> Judge:
+        return self._judge_by(self._reference, self._clean.volatility)
+
+    @cached_property
+    def _judge_of_intervals(self) -> Judge:
+        assert self._in_order.reference is not None, "asked for only when nothing stops the check"
+        return self._judge_by(self._in_order.reference, self._in_order.volatility)
+
+    def _judge_by(self, recording: Recording, volatility: Volatility) -> Judge:
         return Judge(
-            recording=self._reference,
-            volatility=self._clean.volatility,
+            recording=recording,
+            volatility=volatility,
+            is_of_intervals=recording.intervals is not None,
             counting=self._clean.counting,
             dag_file=self._file,
             dag_line=self._dag.line,
@@ -148,7 +184,9 @@ class Study:
     def _plan(self, check: str) -> Plan:
         """What is tried for a check."""
         if check == "rerun":
-            return Plan(trials=rerun_trials(self._dag, self._reference))
+            return Plan(trials=rerun_trials(self._dag, self._reference), recording=self._reference)
+        if check == BACKFILL:
+            return self._plan_of_intervals()
         task_id = _task_of(check)
         found = crash_trials(self._dag, self._reference, task_id, self._settings.profile)
         coverage = Coverage(
@@ -157,29 +195,40 @@ class Study:
             explored=found.explored,
             exhaustive=found.explored == found.distinct,
         )
-        return Plan(trials=found.trials, coverage=coverage)
+        return Plan(trials=found.trials, recording=self._reference, coverage=coverage)
+
+    def _plan_of_intervals(self) -> Plan:
+        recording = self._in_order.reference
+        if recording is None:
+            return Plan(trials=(), recording=self._reference)
+        trials = interval_trials(self._dag, recording, self._settings.profile)
+        return Plan(trials=trials, recording=recording)
 
     def _try_ahead(self, check: str, expected: Sequence[str]) -> None:
         """Try a check along with some that are expected, so that no core has to wait for the last trial of each."""
         later = [other for other in expected if other not in (check, "clean") and other not in self._ended]
         together = [check, *later[: AHEAD - 1]]
-        ended = self._try([self._plan(each).trials for each in together])
+        ended = self._try([self._plan(each) for each in together])
         self._ended.update(zip(together, ended, strict=True))
 
     def _of_trials(self, check: str, plan: Plan, ended: Sequence[Ended]) -> CheckResult:
         cases: list[Case] = []
-        obstacles: list[Obstacle] = list(self._reference.outcome.obstacles)
+        obstacles: list[Obstacle] = list(plan.recording.outcome.obstacles)
+        judge = self._judge_of(plan)
+        refused = 0
         for trial, answer in zip(plan.trials, ended, strict=True):
             match answer:
+                case Outcome(run_state="refused"):
+                    refused += 1  # what Airflow does not allow cannot happen
                 case Outcome():
                     obstacles += answer.obstacles
-                    cases.append(self._judge.case(trial.scenario, trial.state, answer))
+                    cases.append(judge.case(trial.scenario, trial.state, answer))
                 case Lost(obstacle):
                     obstacles.append(obstacle)
                 case Failed(reason):
                     return self._result(check, Verdict.ERROR, reason=reason)
-        findings = self._findings(cases)
-        coverage = replace(plan.coverage, recoveries=len(plan.trials))
+        findings = self._findings_of_intervals(cases) if check == BACKFILL else self._findings(cases)
+        coverage = replace(plan.coverage, recoveries=len(plan.trials) - refused)
         if findings:
             return self._result(check, Verdict.UNSAFE, findings=findings, coverage=coverage)
         if obstacles:
@@ -187,19 +236,22 @@ class Study:
             return self._result(check, Verdict.UNVERIFIABLE, reason=reason, coverage=coverage)
         return self._result(check, Verdict.SAFE, coverage=coverage)
 
-    def _try(self, batches: Sequence[Sequence[Trial]], *, keeps_log: bool = False) -> list[list[Ended]]:
-        """How the trials of each batch ended."""
-        size = states_per_job(batches)
-        jobs = [self._jobs_of(trials, size, keeps_log) for trials in batches]
+    def _judge_of(self, plan: Plan) -> Judge:
+        return self._judge if plan.recording is self._reference else self._judge_of_intervals
+
+    def _try(self, plans: Sequence[Plan], *, keeps_log: bool = False) -> list[list[Ended]]:
+        """How the trials of each plan ended."""
+        size = states_per_job([plan.trials for plan in plans])
+        jobs = [self._jobs_of(plan, size, keeps_log) for plan in plans]
         answers = iter(self._run([job for batch in jobs for job in batch]))
         return [[ended for job in batch for ended in self._of_job(job, next(answers))] for batch in jobs]
 
-    def _jobs_of(self, trials: Sequence[Trial], size: int, keeps_log: bool) -> list[RecoverJob]:
+    def _jobs_of(self, plan: Plan, size: int, keeps_log: bool) -> list[RecoverJob]:
         return jobs_of(
-            trials,
+            plan.trials,
             size,
             self._dag,
-            self._reference.run,
+            plan.recording,
             self._folder,
             self._clean.situations,
             keeps_log=keeps_log,
@@ -234,6 +286,25 @@ class Study:
             [self._judge.finding(case, _same_day_is_fine(case, cases)) for case in blamed if case.is_bad]
         )
 
+    def _findings_of_intervals(self, cases: Sequence[Case]) -> tuple[Finding, ...]:
+        """What is bad already where one run is cleared is no matter of the order."""
+        bad = [case for case in cases if case.is_bad]
+        return fold(
+            [
+                self._judge_of_intervals.finding(
+                    case, None, one_rerun_is_fine=is_first_time(case.scenario) or self._one_rerun_is_fine
+                )
+                for case in bad
+            ]
+        )
+
+    @cached_property
+    def _one_rerun_is_fine(self) -> bool:
+        clears = (RecoveryKind.CLEAR_RUN, RecoveryKind.CLEAR_RUN_DAY_LATER)
+        return not any(
+            case.is_bad for case in self._cases_without_crash if case.scenario.recovery in clears
+        )
+
     def _of_crash(self, case: Case) -> Case:
         """The case without what the same clear does to other tasks' outputs when nothing has crashed."""
         scenario = case.scenario
@@ -263,24 +334,30 @@ class Study:
         """One scenario run again, told in full. Raises LookupError if there is none of that id."""
         if self._clean.stops:
             raise LookupError(self._clean.stops)
-        trials = {scenario_id(trial.scenario): trial for trial in self._all_trials()}
+        trials = {scenario_id(trial.scenario): (plan, trial) for plan, trial in self._all_trials()}
         if wanted not in trials:
             raise LookupError(f"no scenario {wanted!r}{near(wanted, trials)}")
-        trial = trials[wanted]
-        ((outcome,),) = self._try([[trial]], keeps_log=True)
+        plan, trial = trials[wanted]
+        ((outcome,),) = self._try([replace(plan, trials=(trial,))], keeps_log=True)
         if not isinstance(outcome, Outcome):
             return reason_of(outcome)
-        return self._told(self._judge.case(trial.scenario, trial.state, outcome))
+        judge = self._judge_of(plan)
+        return self._told(judge, judge.case(trial.scenario, trial.state, outcome))
 
-    def _all_trials(self) -> Iterator[Trial]:
+    def _all_trials(self) -> Iterator[tuple[Plan, Trial]]:
         """The trials of the most thorough profile: whatever profile an id comes from, it is among them."""
-        yield from rerun_trials(self._dag, self._reference)
+        trials = list(rerun_trials(self._dag, self._reference))
         for task in self._dag.tasks:
-            yield from crash_trials(self._dag, self._reference, task.task_id, Profile.THOROUGH).trials
+            trials += crash_trials(self._dag, self._reference, task.task_id, Profile.THOROUGH).trials
+        single = Plan(trials=(), recording=self._reference)
+        yield from ((single, trial) for trial in trials)
+        if self._dag.is_scheduled and (recording := self._in_order.reference) is not None:
+            for trial in interval_trials(self._dag, recording, Profile.THOROUGH):
+                yield Plan(trials=(), recording=recording), trial
 
-    def _told(self, case: Case) -> str:
-        finding = self._judge.finding(case, None) if case.is_bad else None
-        last, following = self._judge.effects_around(case.state)
+    def _told(self, judge: Judge, case: Case) -> str:
+        finding = judge.finding(case, None) if case.is_bad else None
+        last, following = judge.effects_around(case.state)
         return replay_text(
             case.scenario,
             last_effect=last,

@@ -36,7 +36,7 @@ HEAVY = ("airflow", "pyfakefs", "time_machine", "hypothesis", "freezegun", "sqla
 def layer_of(module: str) -> str:
     """The layer of a module of ours, by its dotted name below the package."""
     first = module.partition(".")[0] or "__init__"
-    return {"clean": "study"}.get(first, "plugin" if first in PLUGIN_SIDE else first)
+    return {"clean": "study", "intervals": "study"}.get(first, "plugin" if first in PLUGIN_SIDE else first)
 
 
 def modules() -> dict[str, Path]:

@@ -71,7 +71,7 @@ def _import_airflow() -> None:
 
     airflow.settings.initialize()
 
-    from . import answers, attempts, inputs, loading, metadata, scheduling, warm_up_dag  # noqa: F401
+    from . import answers, attempts, inputs, loading, metadata, rerunning, scheduling, warm_up_dag  # noqa: F401
 
     attempts.leave_out_what_only_people_read()
 

@@ -25,11 +25,11 @@ def set_connection(conn_id: str, uri: str) -> None:
         opened.add(Connection(conn_id=conn_id, uri=uri))
 
 
-def outputs(store: MetadataStore, run: RunKey) -> dict[str, Output]:
-    """The XComs of a DagRun and all Variables, by name, sorted."""
+def outputs(store: MetadataStore, run: RunKey | None) -> dict[str, Output]:
+    """The XComs of a DagRun, if one is given, and all Variables, by name, sorted."""
     found: dict[str, bytes] = {}
     xcoms = 'SELECT task_id, map_index, "key", value FROM xcom WHERE dag_id = ? AND run_id = ?'
-    for task_id, map_index, key, value in store.select(xcoms, run):
+    for task_id, map_index, key, value in store.select(xcoms, run) if run else ():
         place = task_id if map_index == -1 else f"{task_id}[{map_index}]"
         found[f"xcom:{place}/{key}"] = _as_text(value)
     for key, value in store.select('SELECT "key", val FROM variable'):

@@ -48,18 +48,19 @@ def describe(file: str, bag: Any) -> LoadedFile:
 
 
 def _describe_dag(file: str, dag: Any) -> DagInfo:
-    info = first_run(serialized(dag))
+    known = serialized(dag)
+    info = first_run(known)
     return DagInfo(
         dag_id=dag.dag_id,
         file=file,
         line=_line_of(file, dag.dag_id),
         tasks=tuple(_describe_task(task) for task in _topological(dag)),
-        is_scheduled=info is not None,
-        logical_date=_plain(info.logical_date if info else dag.start_date or DEFAULT_START),
+        is_scheduled=info is not None and bool(known.timetable.periodic),
+        logical_date=plain(info.logical_date if info else dag.start_date or DEFAULT_START),
     )
 
 
-def _plain(date: datetime | None) -> datetime:
+def plain(date: datetime | None) -> datetime:
     """The instant in UTC as a plain datetime: Airflow's are of a class that not every process has."""
     assert date is not None, "a run that the clock makes has a logical date"
     return datetime.fromtimestamp(date.timestamp(), tz=timezone.utc)
@@ -94,21 +95,37 @@ def _line_of(file: str, dag_id: str) -> int:
 
 def first_run(dag: Any) -> DagRunInfo | None:
     """The run that the scheduler would make first were the DAG to catch up; None if it makes none by the clock."""
-    earliest = pendulum.instance(dag.start_date or DEFAULT_START)
-    restriction = TimeRestriction(earliest=earliest, latest=dag.end_date, catchup=True)
+    return _run_after(dag, None, dag.start_date or DEFAULT_START)
+
+
+def runs_from(dag: Any, logical_date: datetime, count: int) -> list[DagRunInfo]:
+    """Up to so many runs in a row that the scheduler would make by the clock, the first of that logical date."""
+    found: list[DagRunInfo] = []
+    while len(found) < count:
+        last = found[-1].data_interval if found else None
+        info = _run_after(dag, last, logical_date)
+        if info is None or (not found and info.logical_date != logical_date):
+            break
+        found.append(info)
+    return found
+
+
+def _run_after(dag: Any, last: DataInterval | None, earliest: datetime) -> DagRunInfo | None:
+    restriction = TimeRestriction(earliest=pendulum.instance(earliest), latest=dag.end_date, catchup=True)
     info: DagRunInfo | None = dag.timetable.next_dagrun_info(
-        last_automated_data_interval=None, restriction=restriction
+        last_automated_data_interval=last, restriction=restriction
     )
     return info if info is not None and info.logical_date is not None else None
 
 
 def interval_of(dag: Any, logical_date: datetime) -> DataInterval:
     """The data interval that a run of that logical date gets."""
-    info = first_run(dag)
-    if info is not None and info.logical_date == logical_date and info.data_interval is not None:
-        interval: DataInterval = info.data_interval
-    else:
-        interval = dag.timetable.infer_manual_data_interval(run_after=pendulum.instance(logical_date))
+    for info in runs_from(dag, logical_date, 1):
+        if info.data_interval is not None:
+            return info.data_interval
+    interval: DataInterval = dag.timetable.infer_manual_data_interval(
+        run_after=pendulum.instance(logical_date)
+    )
     return interval
 
 

@@ -42,6 +42,12 @@ def starts_at(dag: Any, logical_date: datetime) -> datetime:
     return loading.interval_of(dag, logical_date).end
 
 
+def logical_dates(dag: Any, first: datetime, count: int) -> tuple[datetime, ...]:
+    """The logical dates of up to so many intervals in a row; of a DAG without a schedule only the first."""
+    found = [info.logical_date for info in loading.runs_from(dag, first, count)]
+    return tuple(loading.plain(date) for date in found) or (first,)
+
+
 class Run:
     """A DagRun as it stands in the metadata database."""
 

@@ -20,7 +20,7 @@ from ..model import (
     Scenario,
     Splice,
 )
-from .differences import diff_outputs, summarise
+from .differences import compare_records, diff_outputs, record_pair, summarise
 from .rules import Evidence, classify
 from .volatile import Volatility
 
@@ -107,6 +107,7 @@ class Judge:
         dag_line: int,
         outputs_of: Callable[[CrashState], Outputs],
         replay_of: Callable[[Scenario], str],
+        is_of_intervals: bool = False,
     ) -> None:
         self._recording = recording
         self._volatility = volatility
@@ -114,13 +115,25 @@ class Judge:
         self._dag = Location(file=dag_file, line=dag_line)
         self._outputs_of = outputs_of
         self._replay_of = replay_of
+        self._is_of_intervals = is_of_intervals
         self._clean = counting.select(recording.outcome.outputs)
 
     def case(self, scenario: Scenario, state: CrashState | None, outcome: Outcome) -> Case:
         """How a rerun differs from the clean run."""
         rerun = self._counting.select(outcome.outputs)
         differences = () if rerun == self._clean else diff_outputs(self._clean, rerun, self._volatility)
+        if self._is_of_intervals:
+            # Intervals that add their records to one file leave them in the order in which they ran.
+            differences = tuple(d for d in differences if not self._is_reordered(d.output, rerun))
         return Case(scenario=scenario, state=state, outcome=outcome, differences=differences)
+
+    def _is_reordered(self, name: str, rerun: Outputs) -> bool:
+        """Whether an output has the same records as in the clean run, in another order."""
+        if name not in self._clean or name not in rerun:
+            return False
+        contents = [self._volatility.mask(name, outputs[name].content) for outputs in (self._clean, rerun)]
+        changes = compare_records(*record_pair(name, *contents))
+        return not (changes.missing or changes.repeated or changes.foreign)
 
     def without(self, case: Case, other: Case) -> Case:
         """The case less the differences that another shows too, on outputs of tasks other than the crashed one."""
@@ -132,9 +145,17 @@ class Judge:
         ]
         return replace(case, differences=tuple(kept))
 
-    def finding(self, case: Case, same_day_is_fine: bool | None) -> Finding:
-        """What a bad case says. Without a crash, the task that makes the output is to blame, not the one cleared."""
-        evidence = self._evidence(case, same_day_is_fine)
+    def finding(
+        self, case: Case, same_day_is_fine: bool | None, *, one_rerun_is_fine: bool = True
+    ) -> Finding:
+        """What a bad case says. Without a crash, the task that makes the output is to blame, not the one cleared.
+
+        `one_rerun_is_fine` tells of several intervals whether each may run again by itself.
+        """
+        evidence = replace(
+            self._evidence(case, same_day_is_fine),
+            is_other_order=self._is_of_intervals and one_rerun_is_fine,
+        )
         scenario = case.scenario
         names = {difference.output for difference in case.differences}
         if case.state is not None:

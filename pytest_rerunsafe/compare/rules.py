@@ -39,6 +39,8 @@ class Evidence:
     """The recovery read, or missed, an XCom of an earlier attempt where the clean run read its own."""
     same_day_is_fine: bool | None = None
     """The same recovery on the same day gave no difference, this one a day later does; None: not tried."""
+    is_other_order: bool = False
+    """Several intervals ran otherwise than once each in order, and a rerun of one of them alone makes no difference."""
     exited_green: bool = False
     """A task's process ended with exit code 0 without a report."""
 
@@ -49,6 +51,11 @@ class Evidence:
 def classify(evidence: Evidence) -> Rule:
     """The rule broken by a scenario that did not finish or whose outputs differ; the first that matches."""
     return next((rule for rule, holds in _DECISIONS if holds(evidence)), Rule.WRONG_OUTPUT)
+
+
+def _is_order_dependent(evidence: Evidence) -> bool:
+    """`order-dependent`: the result depends on the order in which intervals run, and on that alone."""
+    return evidence.is_other_order
 
 
 def _is_rerun_failing(evidence: Evidence) -> bool:
@@ -101,6 +108,7 @@ def _is_stale(evidence: Evidence) -> bool:
 
 
 _DECISIONS = (
+    (Rule.ORDER_DEPENDENT, _is_order_dependent),
     (Rule.RERUN_FAILS, _is_rerun_failing),
     (Rule.CLOCK_DEPENDENT, _is_clock_dependent),
     (Rule.STALE_XCOM, _is_stale_xcom),
@@ -448,6 +456,27 @@ RULES: Mapping[Rule, RuleText] = {
         ),
         unsafe='offset = ti.xcom_pull(task_ids=ti.task_id, key="offset") or 0',
         safe="offset = read_offset(path)  # a file, replaced atomically after each batch",
+    ),
+    Rule.ORDER_DEPENDENT: RuleText(
+        title="The result depends on the order in which intervals run",
+        explanation=(
+            "An interval reads or overwrites what another interval has written, so a backfill, a catchup or "
+            "a clear of an old run ends with other data than the intervals run once each, oldest first."
+        ),
+        remedy=(
+            "Let each interval read its own input and write its own output, named by ds or "
+            "data_interval_start. If it must build on the one before, set depends_on_past=True on "
+            "its tasks and max_active_runs=1 on the DAG; let a file that says what is latest never "
+            "go back to an older date."
+        ),
+        unsafe=(
+            'total = int(Path(f"/data/{yesterday}.total").read_text()) + sum(amounts)\n'
+            'Path(f"/data/{ds}.total").write_text(str(total))'
+        ),
+        safe=(
+            'days = [day for day in all_days("/data/in") if day <= ds]\n'
+            'Path(f"/data/{ds}.total").write_text(str(sum(map(amount_of, days))))'
+        ),
     ),
     Rule.WORKER_LOCAL_STATE: RuleText(
         title="A task needs what another task's process left in memory",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..airflow import loading, runs, warm_up_dag
+from ..airflow import loading, rerunning, runs, warm_up_dag
 from ..airflow.scheduling import QueuedTask
-from ..model import LoadedFile, Outcome, Recording, RecoveryKind, RunKey, WorldState
+from ..model import Intervals, LoadedFile, Outcome, Recording, RecoveryKind, WorldState
 from .jobs import FindJob, LoadJob, RecordJob, RecoverJob, Start
 from .sandbox import Prepare, Sandbox
 
@@ -107,12 +107,12 @@ class Engine:
             raise NotRun(self.sandbox.sources.cut("\n".join(bag.import_errors.values())))
         self.sandbox.journal.scheduler_turned()
         loading.store(bag)
-        dag = self.sandbox.scheduler.dag(job.dag.dag_id)
-        self.sandbox.clock.move_to(runs.starts_at(dag, job.logical_date) + timedelta(seconds=job.delay_s))
-        run = self.sandbox.run(runs.create(dag, job.logical_date))
         self.sandbox.journal.scheduler_turned()
-        state = self._drive(run.key, self._attempt_of(job, bag), True, may_jump=True)
-        outcome = self.sandbox.outcome(run, state)
+        dag = self.sandbox.scheduler.dag(job.dag.dag_id)
+        dates = runs.logical_dates(dag, job.logical_date, job.intervals)
+        self.sandbox.clock.move_to(runs.starts_at(dag, dates[-1]) + timedelta(seconds=job.delay_s))
+        intervals = Intervals(logical_dates=dates, before=self.sandbox.world()) if job.intervals > 1 else None
+        run, outcome = self._run_in_order(job, bag, dag, dates)
         if not job.keeps_effects:
             return Recording(
                 initial=initial,
@@ -129,7 +129,23 @@ class Engine:
             run=run.key,
             outcome=outcome,
             situations=self._situations,
+            intervals=intervals,
         )
+
+    def _run_in_order(
+        self, job: RecordJob, bag: Any, dag: Any, dates: Sequence[datetime]
+    ) -> tuple[runs.Run, Outcome]:
+        """Run intervals one after the other until one does not succeed; the first run, and how all ended."""
+        first: runs.Run | None = None
+        for date in dates:
+            run = self.sandbox.run(runs.create(dag, date))
+            first = first or run
+            self.sandbox.journal.scheduler_turned()
+            state = self._drive(*run.key, self._attempt_of(job, bag), True, may_jump=job.intervals == 1)
+            if state != "success":
+                break
+        assert first is not None, "there is an interval"
+        return first, self.sandbox.outcome(first, state, counts_xcoms=job.intervals == 1)
 
     def recover(self, job: RecoverJob) -> tuple[Outcome, ...]:
         """How recoveries end, in the order of their starts.
@@ -142,12 +158,14 @@ class Engine:
 
     def _recover(self, job: RecoverJob, start: Start) -> Outcome:
         self._ending, self._situations = None, {}
+        if job.logical_dates:
+            return self._rerun_intervals(job, start)
         if start.is_crash:
             self._die(job, start)
         else:
             self.sandbox.begin(start.world, job.seed)
         run = self.sandbox.run(job.run)
-        drive = partial(self._drive, job.run, self._attempt_of(job, None), job.keeps_log)
+        drive = partial(self._drive, *job.run, self._attempt_of(job, None), job.keeps_log)
         cleared = self._cleared(run, start)
         if cleared is not None:
             if start.is_crash and run.reacts_to_failure():
@@ -239,28 +257,66 @@ class Engine:
 
         return is_stale
 
+    # --- several intervals --------------------------------------------------------------------
+
+    def _rerun_intervals(self, job: RecoverJob, start: Start) -> Outcome:
+        """Run intervals otherwise than once each, in order."""
+        self.sandbox.begin(start.world, job.seed)
+        self.sandbox.clock.advance(CLEARED_S)
+        run = self.sandbox.run(job.run)
+        try:
+            self._begin_intervals(start.recovery, run, job.logical_dates)
+        except rerunning.Refused:
+            return self.sandbox.outcome(run, "refused", counts_xcoms=False)
+        state = self._drive(job.run[0], None, self._attempt_of(job, None), job.keeps_log, may_jump=False)
+        return self.sandbox.outcome(run, state, counts_xcoms=False)
+
+    def _begin_intervals(
+        self, recovery: RecoveryKind, run: runs.Run, logical_dates: Sequence[datetime]
+    ) -> None:
+        match recovery:
+            case RecoveryKind.CLEAR_RUN_AFTER_NEWER:
+                run.clear(None)
+            case RecoveryKind.CATCHUP:
+                for date in logical_dates:
+                    runs.create(run.dag, date)
+            case _:
+                backfill = partial(
+                    rerunning.backfill,
+                    run.key[0],
+                    logical_dates[0],
+                    logical_dates[-1],
+                    reprocess="none" if recovery is RecoveryKind.BACKFILL_BACKWARDS else "completed",
+                    backwards=recovery is not RecoveryKind.BACKFILL_COMPLETED,
+                    at_a_time=1,
+                )
+                self.sandbox.ask(f"{recovery} of {run.key} {logical_dates}", backfill)
+
     # --- the loop -----------------------------------------------------------------------------
 
-    def _drive(self, run: RunKey, attempt: Callable[..., None], keeps_log: bool, *, may_jump: bool) -> str:
-        """Let the scheduler and the workers take turns until all DagRuns have ended; the state of `run`, `stuck` if
-        nothing can go on.
+    def _drive(
+        self, dag_id: str, run_id: str | None, attempt: Callable[..., None], keeps_log: bool, *, may_jump: bool
+    ) -> str:
+        """Let the scheduler and the workers take turns until all DagRuns have ended; the state of one, or the worst of
+        the DAG's, `stuck` if nothing can go on.
 
         With `may_jump` it stops where it is known how the run goes on: `self._ending` is then set.
         """
         seen: object = None
         for _ in range(MAX_TURNS):
-            if may_jump and self._arrive(run[0]):
+            if may_jump and self._arrive(dag_id):
                 return "jumped"
             turn = self.sandbox.scheduler.turn()
             self.sandbox.journal.scheduler_turned()
             for task in turn.queued:
-                if may_jump and self._arrive(run[0]):
+                if may_jump and self._arrive(dag_id):
                     return "jumped"
                 attempt(task, keeps_log)
             if turn.queued:
                 continue
             if all(state in ("success", "failed") for state in turn.states.values()):
-                return turn.states[run]
+                ended = [state for run, state in turn.states.items() if run == (dag_id, run_id or run[1])]
+                return "failed" if "failed" in ended else "success"
             wakeup = self.sandbox.scheduler.next_wakeup()
             if wakeup is not None:
                 self.sandbox.clock.move_to(max(wakeup, self.sandbox.clock.now) + timedelta(seconds=1))

@@ -40,6 +40,9 @@ class RecordJob:
     counts_lines: bool = False
     shares_memory: bool = False
     """All attempts in one process with one parse, as no deployment does."""
+    intervals: int = 1
+    """How many intervals run, one after the other from the logical date on, when all of them are due; of several, the
+    XComs are no outputs."""
     prepares: bool = True
     """Whether the project's conftest puts inputs in place."""
 
@@ -73,6 +76,8 @@ class RecoverJob:
     attempts."""
     seed: str
     keeps_log: bool = False
+    logical_dates: tuple[datetime, ...] = ()
+    """The intervals that a recovery of several concerns."""
 
 
 Job = FindJob | LoadJob | RecordJob | RecoverJob

@@ -145,13 +145,14 @@ class Sandbox:
             digest.update(repr(part).encode())
         return digest.hexdigest()
 
-    def outcome(self, run: Run, state: str) -> Outcome:
+    def outcome(self, run: Run, state: str, *, counts_xcoms: bool = True) -> Outcome:
         """How a run has ended, all of it since `begin`."""
+        metadata = inputs.outputs(self._metadata, run.key if counts_xcoms else None)
         return Outcome(
             run_state=state,
             task_states=run.task_states(),
             attempts=tuple(self.journal.attempts),
-            outputs={**file_outputs(self._files.state), **inputs.outputs(self._metadata, run.key)},
+            outputs={**file_outputs(self._files.state), **metadata},
             obstacles=tuple(self.journal.obstacles),
         )
 
@@ -161,14 +162,15 @@ class Sandbox:
         stored = self._metadata.table("serialized_dag")
         if self._scheduler is None or self._scheduler[0] != stored:
             with self._aside():
-                self._scheduler = stored, Scheduler(self._ask)
+                self._scheduler = stored, Scheduler(self.ask)
         return self._scheduler[1]
 
     def run(self, key: RunKey) -> Run:
         """A DagRun in the metadata database."""
-        return Run(key, self.scheduler.dag(key[0]), self._ask)
+        return Run(key, self.scheduler.dag(key[0]), self.ask)
 
-    def _ask(self, question: str, function: Callable[[], Any]) -> Any:
+    def ask(self, question: str, function: Callable[[], Any]) -> Any:
+        """What a function of Airflow's returns in the present state; `question` must tell it from others."""
         with self.clock.ticking(False):
             now = self.clock.now
         return self._metadata.ask((now, question), function)
@@ -215,7 +217,7 @@ class Sandbox:
     def parse(self, file: str, folder: str) -> Any:
         """The DagBag of a file, parsed as the DAG processor does; the reason as text if that process would have ended."""
         self._has_run = True
-        answers = Answers(None, self._ask, on_effect=self.journal.metadata_changed)
+        answers = Answers(None, self.ask, on_effect=self.journal.metadata_changed)
         try:
             with (
                 self.clock.ticking(),
@@ -266,7 +268,7 @@ class Sandbox:
             try_number=task.try_number,
             started=self.clock.now,
         )
-        answers = Answers(task.id, self._ask, on_effect=journal.metadata_changed, is_stale=self.is_stale)
+        answers = Answers(task.id, self.ask, on_effect=journal.metadata_changed, is_stale=self.is_stale)
         attempt = attempts.Attempt(task, answers)
         opened.may_retry = attempt.may_retry
         journal.metadata_changed("state", "running")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from ..model import (
+    OF_INTERVALS,
     Attempt,
     CrashKind,
     CrashState,
@@ -14,7 +15,6 @@ from ..model import (
     Profile,
     Recording,
     RecoveryKind,
-    RunKey,
     Scenario,
     WorldState,
 )
@@ -154,6 +154,35 @@ def _rerun_trial(dag: DagInfo, recording: Recording, task_id: str, recovery: Rec
     return Trial(scenario=scenario, world=recording.final)
 
 
+_ORDERS = (
+    RecoveryKind.BACKFILL_BACKWARDS,
+    RecoveryKind.CATCHUP,
+    RecoveryKind.CLEAR_RUN_AFTER_NEWER,
+    RecoveryKind.BACKFILL_COMPLETED,
+)
+_MORE_ORDERS = (RecoveryKind.BACKFILL_COMPLETED_BACKWARDS,)
+_FROM_THE_START = frozenset({RecoveryKind.BACKFILL_BACKWARDS, RecoveryKind.CATCHUP})
+"""Orders of intervals that have not run yet; the others are of some that have."""
+
+
+def interval_trials(dag: DagInfo, recording: Recording, profile: Profile) -> tuple[Trial, ...]:
+    """All that is tried for the check `backfill`: intervals out of order, at once, again."""
+    assert recording.intervals is not None, "several intervals were recorded"
+    orders = _ORDERS + (_MORE_ORDERS if profile is Profile.THOROUGH else ())
+    return tuple(
+        replace(
+            _rerun_trial(dag, recording, "", order),
+            world=recording.intervals.before if order in _FROM_THE_START else recording.final,
+        )
+        for order in orders
+    )
+
+
+def is_first_time(scenario: Scenario) -> bool:
+    """Whether intervals run that have not run before."""
+    return scenario.recovery in _FROM_THE_START
+
+
 JOBS = 4
 """Jobs that trials are split into: states in one job share work, jobs share the cores."""
 MOST = 16
@@ -170,7 +199,7 @@ def jobs_of(
     trials: Sequence[Trial],
     size: int,
     dag: DagInfo,
-    run: RunKey,
+    recording: Recording,
     folder: str,
     clean: Mapping[str, tuple[int, int]],
     *,
@@ -182,12 +211,13 @@ def jobs_of(
     return [
         RecoverJob(
             dag=dag,
-            run=run,
+            run=recording.run,
             folder=folder,
             starts=tuple(_start_of(trial) for group in chunk for trial in group),
             clean=clean,
             seed="recovery",
             keeps_log=keeps_log,
+            logical_dates=recording.intervals.logical_dates if recording.intervals else (),
         )
         for chunk in chunks
     ]
@@ -195,6 +225,8 @@ def jobs_of(
 
 def _state_of(trial: Trial) -> object:
     """What trials in a row have in common that go together: the crash state, else the task that is cleared."""
+    if trial.scenario.recovery in OF_INTERVALS:
+        return trial.scenario.recovery
     return id(trial.state) if trial.state is not None else trial.scenario.task_id
 
 

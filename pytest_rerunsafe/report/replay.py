@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..model import Attempt, Difference, Outcome, Scenario
+from ..model import OF_INTERVALS, Attempt, Difference, Outcome, Scenario
 
 
 def replay_text(
@@ -19,7 +19,7 @@ def replay_text(
     """The story of a replay from the crash to the outputs."""
     blocks = (
         _beginning(scenario, last_effect, next_effect),
-        *(_attempt(attempt) for attempt in outcome.attempts),
+        *(_attempt(attempt, scenario.recovery in OF_INTERVALS) for attempt in outcome.attempts),
         _end(outcome),
         *(_difference(difference) for difference in differences),
         [f"Verdict: unsafe, {rule}" if rule else "Verdict: as after a clean run"],
@@ -28,6 +28,8 @@ def replay_text(
 
 
 def _beginning(scenario: Scenario, last_effect: str, next_effect: str) -> list[str]:
+    if scenario.recovery in OF_INTERVALS:
+        return [f"No run has crashed. Intervals: {scenario.recovery}"]
     if scenario.crash_point is None:
         return [f"The run had succeeded. Recovery: {scenario.recovery}" + _of(scenario.task_id)]
     lines = [f"The worker is killed at {scenario.crash_point}."]
@@ -40,8 +42,9 @@ def _of(task_id: str) -> str:
     return f" of {task_id}" if task_id else ""
 
 
-def _attempt(attempt: Attempt) -> list[str]:
+def _attempt(attempt: Attempt, names_run: bool) -> list[str]:
     name = attempt.task_id if attempt.map_index < 0 else f"{attempt.task_id}[{attempt.map_index}]"
+    name += f" of {attempt.run[1]}" if names_run else ""
     started = attempt.started.strftime("%Y-%m-%d %H:%M:%S")
     log = [f"  | {line}" for line in attempt.log.splitlines() if not line.startswith("::")]
     error = [f"  ! {line}" for line in attempt.error.splitlines()]

@@ -9,7 +9,17 @@ from itertools import zip_longest
 from typing import NamedTuple, Protocol, TypeAlias
 from unicodedata import combining, east_asian_width
 
-from ..model import CheckResult, Coverage, CrashKind, Difference, Finding, RecoveryKind, Rule, Verdict
+from ..model import (
+    OF_INTERVALS,
+    CheckResult,
+    Coverage,
+    CrashKind,
+    Difference,
+    Finding,
+    RecoveryKind,
+    Rule,
+    Verdict,
+)
 
 SourceOf: TypeAlias = Callable[[str, int], "str | None"]
 """Gives a line of a file's source; None if there is no such line."""
@@ -100,12 +110,14 @@ def _events_without_crash(finding: Finding, source_line: str | None, room: int) 
         return _at("No task was running: loading the DAG file did this, at", finding, source_line, room)
     return [
         *_wrapped(f"No worker died: {_occasion(finding)}.", room),
-        *_rerun("Rerun", finding, room),
+        *_rerun("Order" if finding.recovery in OF_INTERVALS else "Rerun", finding, room),
         *(_at("See", finding, source_line, room) if finding.file else ()),
     ]
 
 
 def _occasion(finding: Finding) -> str:
+    if finding.recovery in OF_INTERVALS:
+        return "intervals ran otherwise than once each, oldest first"
     if finding.recovery is not None:
         return "the run had succeeded"
     match finding.rule:
@@ -151,6 +163,16 @@ def _recovery_words(recovery: RecoveryKind, task: str) -> str:
             return f"the whole run is cleared, {_SOON}"
         case RecoveryKind.CLEAR_RUN_DAY_LATER:
             return "the whole run is cleared, a day later"
+        case RecoveryKind.CLEAR_RUN_AFTER_NEWER:
+            return "the oldest run is cleared after the newer ones have ended"
+        case RecoveryKind.BACKFILL_BACKWARDS:
+            return "a backfill runs the intervals from the newest to the oldest, one at a time"
+        case RecoveryKind.BACKFILL_COMPLETED:
+            return "a backfill runs all intervals again, in order, one at a time"
+        case RecoveryKind.BACKFILL_COMPLETED_BACKWARDS:
+            return "a backfill runs all intervals again, from the newest to the oldest, one at a time"
+        case RecoveryKind.CATCHUP:
+            return "all intervals are due at once, and run as many at a time as max_active_runs allows"
 
 
 # --- differences ------------------------------------------------------------------------------
@@ -173,6 +195,8 @@ def _difference_blocks(finding: Finding, room: int) -> Iterator[list[str]]:
 
 
 def _heads(finding: Finding) -> tuple[str, str]:
+    if finding.recovery in OF_INTERVALS:
+        return "in order", "in this order"
     if finding.recovery is not None or finding.crash_point is not None:
         return "clean run", "after the rerun"
     match finding.rule:
