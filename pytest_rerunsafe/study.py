@@ -27,8 +27,9 @@ from .explore.scenarios import (
     scenario_id,
     states_per_job,
 )
-from .intervals import COUNT, InOrder, judge_in_order
+from .intervals import COUNT, Stop, judge_in_order, volatility_in_order
 from .model import (
+    OF_INTERVALS,
     CheckResult,
     Coverage,
     DagInfo,
@@ -94,9 +95,8 @@ class Study:
             return self._of_clean_runs(check)
         if self._clean.stops:
             return self._result(check, Verdict.SKIPPED, reason=self._clean.stops)
-        if check == BACKFILL and self._in_order.stops:
-            verdict, reason = self._in_order.stops
-            return self._result(check, verdict, reason=reason)
+        if check == BACKFILL and not isinstance(self._in_order, Recording):
+            return self._stopped(check, self._in_order)
         plan = self._plan(check)
         if not plan.trials and self._reference.outcome.task_states.get(_task_of(check)) == "success":
             return self._result(check, Verdict.SAFE)  # Airflow gives no worker a task that does nothing
@@ -146,25 +146,25 @@ class Study:
         )
 
     @cached_property
-    def _in_order(self) -> InOrder:
-        options: tuple[dict[str, Any], ...] = (
-            {},
-            {"delay_s": OTHER_CLOCK_S, "keeps_effects": False},
-            {"seed": "other entropy", "keeps_effects": False},
-        )
-        jobs = [self._record_job(intervals=COUNT, **chosen) for chosen in options]
-        return judge_in_order(self._run(jobs), self._clean.counting)
+    def _in_order(self) -> Recording | Stop:
+        """Several intervals, once each, oldest first."""
+        (answer,) = self._run([self._record_job(intervals=COUNT)])
+        return judge_in_order(answer)
+
+    @cached_property
+    def _volatility_in_order(self) -> Volatility | Stop:
+        jobs = [
+            self._record_job(intervals=COUNT, delay_s=OTHER_CLOCK_S, keeps_effects=False),
+            self._record_job(intervals=COUNT, seed="other entropy", keeps_effects=False),
+        ]
+        assert isinstance(self._in_order, Recording), "asked for only when nothing stops the check"
+        return volatility_in_order(self._in_order, self._run(jobs), self._clean.counting)
 
     # --- trials -------------------------------------------------------------------------------
 
     @cached_property
     def _judge(self) -> Judge:
         return self._judge_by(self._reference, self._clean.volatility)
-
-    @cached_property
-    def _judge_of_intervals(self) -> Judge:
-        assert self._in_order.reference is not None, "asked for only when nothing stops the check"
-        return self._judge_by(self._in_order.reference, self._in_order.volatility)
 
     def _judge_by(self, recording: Recording, volatility: Volatility) -> Judge:
         return Judge(
@@ -198,8 +198,8 @@ class Study:
         return Plan(trials=found.trials, recording=self._reference, coverage=coverage)
 
     def _plan_of_intervals(self) -> Plan:
-        recording = self._in_order.reference
-        if recording is None:
+        recording = self._in_order
+        if not isinstance(recording, Recording):
             return Plan(trials=(), recording=self._reference)
         trials = interval_trials(self._dag, recording, self._settings.profile)
         return Plan(trials=trials, recording=recording)
@@ -214,7 +214,9 @@ class Study:
     def _of_trials(self, check: str, plan: Plan, ended: Sequence[Ended]) -> CheckResult:
         cases: list[Case] = []
         obstacles: list[Obstacle] = list(plan.recording.outcome.obstacles)
-        judge = self._judge_of(plan)
+        judge = self._judge_of(plan, ended)
+        if not isinstance(judge, Judge):
+            return self._stopped(check, judge)
         refused = 0
         for trial, answer in zip(plan.trials, ended, strict=True):
             match answer:
@@ -227,7 +229,7 @@ class Study:
                     obstacles.append(obstacle)
                 case Failed(reason):
                     return self._result(check, Verdict.ERROR, reason=reason)
-        findings = self._findings_of_intervals(cases) if check == BACKFILL else self._findings(cases)
+        findings = self._findings_of_intervals(judge, cases) if check == BACKFILL else self._findings(cases)
         coverage = replace(plan.coverage, recoveries=len(plan.trials) - refused)
         if findings:
             return self._result(check, Verdict.UNSAFE, findings=findings, coverage=coverage)
@@ -236,8 +238,19 @@ class Study:
             return self._result(check, Verdict.UNVERIFIABLE, reason=reason, coverage=coverage)
         return self._result(check, Verdict.SAFE, coverage=coverage)
 
-    def _judge_of(self, plan: Plan) -> Judge:
-        return self._judge if plan.recording is self._reference else self._judge_of_intervals
+    def _judge_of(self, plan: Plan, ended: Sequence[Ended]) -> Judge | Stop:
+        """Who judges these trials; what is volatile in several intervals is found out only if anything differs."""
+        if plan.recording is self._reference:
+            return self._judge
+        judge = self._judge_by(plan.recording, Volatility.none())
+        pairs = zip(plan.trials, ended, strict=True)
+        cases = [judge.case(trial.scenario, None, end) for trial, end in pairs if isinstance(end, Outcome)]
+        if not any(case.differences for case in cases):
+            return judge
+        volatility = self._volatility_in_order
+        return (
+            self._judge_by(plan.recording, volatility) if isinstance(volatility, Volatility) else volatility
+        )
 
     def _try(self, plans: Sequence[Plan], *, keeps_log: bool = False) -> list[list[Ended]]:
         """How the trials of each plan ended."""
@@ -286,24 +299,21 @@ class Study:
             [self._judge.finding(case, _same_day_is_fine(case, cases)) for case in blamed if case.is_bad]
         )
 
-    def _findings_of_intervals(self, cases: Sequence[Case]) -> tuple[Finding, ...]:
-        """What is bad already where one run is cleared is no matter of the order."""
-        bad = [case for case in cases if case.is_bad]
+    def _findings_of_intervals(self, judge: Judge, cases: Sequence[Case]) -> tuple[Finding, ...]:
         return fold(
-            [
-                self._judge_of_intervals.finding(
-                    case, None, one_rerun_is_fine=is_first_time(case.scenario) or self._one_rerun_is_fine
-                )
-                for case in bad
-            ]
+            [judge.finding(case, None, is_order=self._is_order(case)) for case in cases if case.is_bad]
         )
+
+    def _is_order(self, case: Case) -> bool:
+        """Whether the order is to blame: not for what is bad already where one run alone is cleared."""
+        if case.scenario.recovery not in OF_INTERVALS:
+            return False
+        return is_first_time(case.scenario) or self._one_rerun_is_fine
 
     @cached_property
     def _one_rerun_is_fine(self) -> bool:
         clears = (RecoveryKind.CLEAR_RUN, RecoveryKind.CLEAR_RUN_DAY_LATER)
-        return not any(
-            case.is_bad for case in self._cases_without_crash if case.scenario.recovery in clears
-        )
+        return not any(case.is_bad for case in self._cases_without_crash if case.scenario.recovery in clears)
 
     def _of_crash(self, case: Case) -> Case:
         """The case without what the same clear does to other tasks' outputs when nothing has crashed."""
@@ -325,6 +335,10 @@ class Study:
             if isinstance(outcome, Outcome)
         )
 
+    def _stopped(self, check: str, stop: Stop) -> CheckResult:
+        verdict, reason = stop
+        return self._result(check, verdict, reason=reason)
+
     def _result(self, check: str, verdict: Verdict, **details: Any) -> CheckResult:
         return CheckResult(dag_id=self._dag.dag_id, file=self._file, check=check, verdict=verdict, **details)
 
@@ -334,29 +348,31 @@ class Study:
         """One scenario run again, told in full. Raises LookupError if there is none of that id."""
         if self._clean.stops:
             raise LookupError(self._clean.stops)
-        trials = {scenario_id(trial.scenario): (plan, trial) for plan, trial in self._all_trials()}
+        trials = {scenario_id(plan.trials[0].scenario): plan for plan in self._all_trials()}
         if wanted not in trials:
             raise LookupError(f"no scenario {wanted!r}{near(wanted, trials)}")
-        plan, trial = trials[wanted]
-        ((outcome,),) = self._try([replace(plan, trials=(trial,))], keeps_log=True)
+        plan = trials[wanted]
+        (trial,) = plan.trials
+        ((outcome,),) = self._try([plan], keeps_log=True)
         if not isinstance(outcome, Outcome):
             return reason_of(outcome)
-        judge = self._judge_of(plan)
+        judge = self._judge_of(plan, [outcome])
+        if not isinstance(judge, Judge):
+            raise LookupError(judge[1])
         return self._told(judge, judge.case(trial.scenario, trial.state, outcome))
 
-    def _all_trials(self) -> Iterator[tuple[Plan, Trial]]:
-        """The trials of the most thorough profile: whatever profile an id comes from, it is among them."""
+    def _all_trials(self) -> Iterator[Plan]:
+        """The trials of the most thorough profile, one by one: whatever profile an id comes from, it is among them."""
         trials = list(rerun_trials(self._dag, self._reference))
         for task in self._dag.tasks:
             trials += crash_trials(self._dag, self._reference, task.task_id, Profile.THOROUGH).trials
-        single = Plan(trials=(), recording=self._reference)
-        yield from ((single, trial) for trial in trials)
-        if self._dag.is_scheduled and (recording := self._in_order.reference) is not None:
-            for trial in interval_trials(self._dag, recording, Profile.THOROUGH):
-                yield Plan(trials=(), recording=recording), trial
+        yield from (Plan(trials=(trial,), recording=self._reference) for trial in trials)
+        if self._dag.is_scheduled and isinstance(self._in_order, Recording):
+            for trial in interval_trials(self._dag, self._in_order, Profile.THOROUGH):
+                yield Plan(trials=(trial,), recording=self._in_order)
 
     def _told(self, judge: Judge, case: Case) -> str:
-        finding = judge.finding(case, None) if case.is_bad else None
+        finding = judge.finding(case, None, is_order=self._is_order(case)) if case.is_bad else None
         last, following = judge.effects_around(case.state)
         return replay_text(
             case.scenario,

@@ -145,17 +145,12 @@ class Judge:
         ]
         return replace(case, differences=tuple(kept))
 
-    def finding(
-        self, case: Case, same_day_is_fine: bool | None, *, one_rerun_is_fine: bool = True
-    ) -> Finding:
+    def finding(self, case: Case, same_day_is_fine: bool | None, *, is_order: bool = False) -> Finding:
         """What a bad case says. Without a crash, the task that makes the output is to blame, not the one cleared.
 
-        `one_rerun_is_fine` tells of several intervals whether each may run again by itself.
+        `is_order` tells whether the order of intervals is to blame.
         """
-        evidence = replace(
-            self._evidence(case, same_day_is_fine),
-            is_other_order=self._is_of_intervals and one_rerun_is_fine,
-        )
+        evidence = replace(self._evidence(case, same_day_is_fine), is_other_order=is_order)
         scenario = case.scenario
         names = {difference.output for difference in case.differences}
         if case.state is not None:

@@ -113,19 +113,10 @@ class Engine:
         self.sandbox.clock.move_to(runs.starts_at(dag, dates[-1]) + timedelta(seconds=job.delay_s))
         intervals = Intervals(logical_dates=dates, before=self.sandbox.world()) if job.intervals > 1 else None
         run, outcome = self._run_in_order(job, bag, dag, dates)
-        if not job.keeps_effects:
-            return Recording(
-                initial=initial,
-                effects=(),
-                final=initial,
-                run=run.key,
-                outcome=outcome,
-                situations=self._situations,
-            )
         return Recording(
             initial=initial,
-            effects=tuple(self.sandbox.journal.effects),
-            final=self.sandbox.world(),
+            effects=tuple(self.sandbox.journal.effects) if job.keeps_effects else (),
+            final=self.sandbox.world() if job.keeps_effects else initial,
             run=run.key,
             outcome=outcome,
             situations=self._situations,
@@ -295,7 +286,13 @@ class Engine:
     # --- the loop -----------------------------------------------------------------------------
 
     def _drive(
-        self, dag_id: str, run_id: str | None, attempt: Callable[..., None], keeps_log: bool, *, may_jump: bool
+        self,
+        dag_id: str,
+        run_id: str | None,
+        attempt: Callable[..., None],
+        keeps_log: bool,
+        *,
+        may_jump: bool,
     ) -> str:
         """Let the scheduler and the workers take turns until all DagRuns have ended; the state of one, or the worst of
         the DAG's, `stuck` if nothing can go on.
