@@ -72,8 +72,10 @@ class Project:
 def project(root: Path, settings: Settings | None = None) -> Iterator[Project]:
     """A project with its checker, for a fixture to yield from."""
     made = Project(root, settings or Settings())
-    yield made
-    made.checker.close()
+    try:
+        yield made
+    finally:
+        made.checker.close()
 
 
 def _prepare(file: str, dag: object, world: object) -> None:

@@ -27,6 +27,8 @@ TASKS = {
     "items_fixed": ["write_input", "write_items"],
     "orders_unsafe": PIPELINE,
     "orders_fixed": PIPELINE,
+    "stock_unsafe": ["extract", "add_up"],
+    "stock_fixed": ["extract", "add_up"],
 }
 FIXED = [name for name in TASKS if name.endswith("_fixed")]
 
@@ -89,6 +91,7 @@ def test_loads_with_its_tasks(reports: dict[str, Report], name: str) -> None:
         ("checkpoint_unsafe", ["checkpoint", "checkpoint/input.txt"]),
         ("items_unsafe", ["items", "items/input.json"]),
         ("orders_unsafe", []),
+        ("stock_unsafe", []),
     ],
 )
 def test_loading_writes_only_where_that_is_the_bug(
@@ -102,6 +105,10 @@ def test_a_fixed_one_ends_clean_after_every_kill_and_every_clear(
     reports: dict[str, Report], name: str
 ) -> None:
     assert unclean(reports[name]) == []
+
+
+def test_stock_ends_clean_too_as_long_as_one_day_alone_is_run(reports: dict[str, Report]) -> None:
+    assert unclean(reports["stock_unsafe"]) == []
 
 
 @pytest.mark.parametrize("name", FIXED)
