@@ -220,6 +220,11 @@ class RecoveryKind(_Word):
     CLEAR_DOWNSTREAM = "clear-downstream"
     CLEAR_RUN = "clear-run"
     CLEAR_RUN_DAY_LATER = "clear-run-day-later"
+    CLEAR_UPSTREAM = "clear-upstream"
+    CLEAR_BOTH_WAYS = "clear-both-ways"
+    CLEAR_INDEX = "clear-index"
+    CLEAR_FAILED = "clear-failed"
+    MARK_SUCCESS = "mark-success"
     # --- of several intervals: what the check `backfill` tries
     CLEAR_RUN_AFTER_NEWER = "clear-run-after-newer"
     BACKFILL_BACKWARDS = "backfill-backwards"
@@ -238,6 +243,24 @@ OF_INTERVALS = frozenset(
     }
 )
 """Those that concern several intervals."""
+
+
+TaskKey: TypeAlias = "str | tuple[str, int]"
+"""A task, or one mapped index of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clear:
+    """What a clear concerns, in the words of Airflow's own options; what they mean, the installed version decides."""
+
+    task_ids: tuple[TaskKey, ...] = ()
+    """Empty: all."""
+    upstream: bool = False
+    downstream: bool = False
+    past: bool = False
+    future: bool = False
+    only_failed: bool = False
+    only_running: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

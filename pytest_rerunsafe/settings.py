@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .model import Profile
+from .model import Profile, RecoveryKind
 
 PYPROJECT = "pyproject.toml"
 OWN_FILE = "rerun-safety.toml"
@@ -35,6 +35,8 @@ class DagSettings:
     """Only these count; empty: everything that the run changed."""
     ignore: tuple[str, ...] = ()
     """Globs of outputs that don't count."""
+    recoveries: tuple[RecoveryKind, ...] = ()
+    """Only these are tried; empty: those of the profile."""
     skip: str | None = None
     """Why it is not checked; None: it is."""
 
@@ -176,6 +178,17 @@ def _reason(value: object, place: _Place) -> str:
     return value.strip()
 
 
+def _recoveries(value: object, place: _Place) -> tuple[RecoveryKind, ...]:
+    words = [str(recovery) for recovery in RecoveryKind]
+    given = _strings(value, place)
+    for word in given:
+        if word not in words:
+            raise SettingsError(
+                f"{place}: unknown recovery {word!r}{_nearest(word, words)}; recoveries: {', '.join(words)}"
+            )
+    return tuple(RecoveryKind(word) for word in given)
+
+
 def _profile(value: object, place: _Place) -> Profile:
     words = [str(profile) for profile in Profile]
     if not isinstance(value, str) or value not in words:
@@ -218,6 +231,7 @@ _DAG_KEYS: Mapping[str, _Reader] = {
     "ignore": _strings,
     "logical_date": _logical_date,
     "outputs": _strings,
+    "recoveries": _recoveries,
     "skip": _reason,
 }
 _PROJECT_KEYS: Mapping[str, _Reader] = {

@@ -49,6 +49,7 @@ START_S = 433.0
 """From the end of the data interval to the start of the clean run. No round number: nothing coincides by chance."""
 OTHER_CLOCK_S = START_S + 86_400 + 3_600 + 2_472
 """The same for the run by another clock: another hour, minute and second, on the day of a rerun the day after."""
+RERUN = "rerun"
 BACKFILL = "backfill"
 AHEAD = 8
 """Checks that are tried together, if they are all asked for."""
@@ -98,6 +99,10 @@ class Study:
         if check == BACKFILL and not isinstance(self._in_order, Recording):
             return self._stopped(check, self._in_order)
         plan = self._plan(check)
+        if not plan.trials and self._chosen and (plan.coverage.distinct_states or check in (RERUN, BACKFILL)):
+            return self._result(
+                check, Verdict.SKIPPED, reason="`recoveries` names none that this check tries"
+            )
         if not plan.trials and self._reference.outcome.task_states.get(_task_of(check)) == "success":
             return self._result(check, Verdict.SAFE)  # Airflow gives no worker a task that does nothing
         if not plan.trials:
@@ -181,14 +186,22 @@ class Study:
     def _replay_command(self, scenario: Scenario) -> str:
         return f"pytest --rerun-safety-replay={shlex.quote(scenario_id(scenario))} {shlex.quote(self._file)}"
 
+    @property
+    def _chosen(self) -> tuple[RecoveryKind, ...]:
+        """The recoveries that the configuration asks for; empty: those of the profile."""
+        return self._settings.for_dag(self._dag.dag_id).recoveries
+
     def _plan(self, check: str) -> Plan:
         """What is tried for a check."""
-        if check == "rerun":
-            return Plan(trials=rerun_trials(self._dag, self._reference), recording=self._reference)
+        if check == RERUN:
+            return Plan(
+                trials=rerun_trials(self._dag, self._reference, self._settings.profile, self._chosen),
+                recording=self._reference,
+            )
         if check == BACKFILL:
             return self._plan_of_intervals()
         task_id = _task_of(check)
-        found = crash_trials(self._dag, self._reference, task_id, self._settings.profile)
+        found = crash_trials(self._dag, self._reference, task_id, self._settings.profile, self._chosen)
         coverage = Coverage(
             crash_points=self._clean.executed_lines.get(task_id, 0),
             distinct_states=found.distinct,
@@ -201,7 +214,7 @@ class Study:
         recording = self._in_order
         if not isinstance(recording, Recording):
             return Plan(trials=(), recording=self._reference)
-        trials = interval_trials(self._dag, recording, self._settings.profile)
+        trials = interval_trials(self._dag, recording, self._settings.profile, self._chosen)
         return Plan(trials=trials, recording=recording)
 
     def _try_ahead(self, check: str, expected: Sequence[str]) -> None:
@@ -326,12 +339,12 @@ class Study:
 
     @cached_property
     def _cases_without_crash(self) -> tuple[Case, ...]:
-        trials = self._plan("rerun").trials
-        if "rerun" not in self._ended:
-            self._try_ahead("rerun", ())
+        trials = self._plan(RERUN).trials
+        if RERUN not in self._ended:
+            self._try_ahead(RERUN, ())
         return tuple(
             self._judge.case(trial.scenario, None, outcome)
-            for trial, outcome in zip(trials, self._ended["rerun"], strict=True)
+            for trial, outcome in zip(trials, self._ended[RERUN], strict=True)
             if isinstance(outcome, Outcome)
         )
 
@@ -363,12 +376,13 @@ class Study:
 
     def _all_trials(self) -> Iterator[Plan]:
         """The trials of the most thorough profile, one by one: whatever profile an id comes from, it is among them."""
-        trials = list(rerun_trials(self._dag, self._reference))
+        every = tuple(RecoveryKind)
+        trials = list(rerun_trials(self._dag, self._reference, Profile.THOROUGH, every))
         for task in self._dag.tasks:
-            trials += crash_trials(self._dag, self._reference, task.task_id, Profile.THOROUGH).trials
+            trials += crash_trials(self._dag, self._reference, task.task_id, Profile.THOROUGH, every).trials
         yield from (Plan(trials=(trial,), recording=self._reference) for trial in trials)
         if self._dag.is_scheduled and isinstance(self._in_order, Recording):
-            for trial in interval_trials(self._dag, self._in_order, Profile.THOROUGH):
+            for trial in interval_trials(self._dag, self._in_order, Profile.THOROUGH, every):
                 yield Plan(trials=(trial,), recording=self._in_order)
 
     def _told(self, judge: Judge, case: Case) -> str:

@@ -288,7 +288,8 @@ def test_the_example_dags_are_what_they_claim(dags: Project, name: str, rules: s
 
 
 def test_an_order_can_be_replayed(dags: Project) -> None:
-    file = dags.write("replayed", in_dag(RUNNING_TOTAL).replace("def d()", "def replayed()").replace("\nd()", "\nreplayed()"), "world.mkdir('/data')")  # fmt: skip
+    source = in_dag(RUNNING_TOTAL).replace("def d()", "def replayed()").replace("\nd()", "\nreplayed()")
+    file = dags.write("replayed", source, "world.mkdir('/data')")
     told = dags.checker.replay("replayed:-:-:backfill-backwards", [file])
     assert told.startswith("No run has crashed. Intervals: backfill-backwards")
     days = [line.partition("backfill__")[2][:10] for line in told.splitlines() if line.startswith("add of ")]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow.models.taskinstance import TaskInstance
+from airflow.models.taskinstance import TaskInstance, clear_task_instances
 from airflow.task.trigger_rule import TriggerRule
-from airflow.utils.state import DagRunState
+from airflow.utils.state import DagRunState, TaskInstanceState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from sqlalchemy import select
 
-from ..model import RunKey
+from ..model import Clear, RunKey, TaskKey
 from . import loading
 from .answers import Ask
 from .metadata import session
@@ -83,21 +82,50 @@ class Run:
         ).one()
         return found
 
-    def clear(self, task_ids: Collection[str] | None, *, only_failed: bool = False) -> int:
-        """Clear tasks of the run (all if None) as Airflow's own clear does; the number of task instances cleared."""
-        question = self._question(f"clear {task_ids} {only_failed}")
-        count: int = self._ask(question, lambda: self._clear(task_ids, only_failed))
-        return count
+    def clear(self, what: Clear) -> tuple[str, ...]:
+        """Clear tasks of this run as Airflow's own clear does; the ids of the tasks that were cleared, sorted."""
+        cleared: tuple[str, ...] = self._ask(self._question(f"{what}"), lambda: self._clear(what))
+        return cleared
 
-    def _clear(self, task_ids: Collection[str] | None, only_failed: bool) -> int:
+    def _clear(self, what: Clear) -> tuple[str, ...]:
+        given: dict[str, Any] = {
+            "task_ids": self._with_relatives(what) if what.task_ids else None,
+            "run_id": self.key[1],
+            "only_failed": what.only_failed,
+            "only_running": what.only_running,
+        }
         with session() as opened:
-            count = self.dag.clear(
-                task_ids=None if task_ids is None else list(task_ids),
+            # As `SerializedDAG.clear` does in one call, which does not tell what it has cleared.
+            selected = list(self.dag.clear(dry_run=True, **given, session=opened))
+            clear_task_instances(selected, opened)
+            return tuple(sorted({ti.task_id for ti in selected}))
+
+    def _with_relatives(self, what: Clear) -> list[TaskKey]:
+        """The tasks and all that `clear --upstream` and `clear --downstream` select besides."""
+        if not (what.upstream or what.downstream):
+            return list(what.task_ids)
+        named = [key if isinstance(key, str) else key[0] for key in what.task_ids]
+        subset = self.dag.partial_subset(
+            named, include_downstream=what.downstream, include_upstream=what.upstream
+        )
+        return sorted(subset.task_dict)
+
+    def mark(self, task_id: str, map_index: int, state: str) -> None:
+        """Give a task instance a final state by hand and let the run go on, as the button does."""
+        self._ask(
+            self._question(f"mark {task_id} {map_index} {state}"),
+            lambda: self._mark(task_id, map_index, state),
+        )
+
+    def _mark(self, task_id: str, map_index: int, state: str) -> None:
+        with session() as opened:
+            self.dag.set_task_instance_state(
+                task_id=task_id,
+                map_indexes=None if map_index < 0 else [map_index],
                 run_id=self.key[1],
-                only_failed=only_failed,
+                state=TaskInstanceState(state),
                 session=opened,
             )
-            return int(count)
 
     def reacts_to_failure(self) -> bool:
         """Whether a task may run because another has failed."""
@@ -105,11 +133,6 @@ class Run:
             task.trigger_rule != TriggerRule.ALL_SUCCESS or task.is_setup or task.is_teardown
             for task in self.dag.task_dict.values()
         )
-
-    def with_downstream(self, task_id: str) -> tuple[str, ...]:
-        """The task and all that hangs on it, as `clear --downstream` selects them."""
-        subset = self.dag.partial_subset([task_id], include_downstream=True, include_upstream=False)
-        return tuple(sorted(subset.task_dict))
 
     def task_states(self) -> dict[str, str]:
         """By task id, `task_id[map_index]` for mapped ones, sorted."""

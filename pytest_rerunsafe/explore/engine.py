@@ -12,8 +12,9 @@ from typing import Any
 
 from ..airflow import loading, rerunning, runs, warm_up_dag
 from ..airflow.scheduling import QueuedTask
-from ..model import Intervals, LoadedFile, Outcome, Recording, RecoveryKind, WorldState
+from ..model import Clear, Intervals, LoadedFile, Outcome, Recording, RecoveryKind, WorldState
 from .jobs import FindJob, LoadJob, RecordJob, RecoverJob, Start
+from .recoveries import clear_of
 from .sandbox import Prepare, Sandbox
 
 MAX_TURNS = 10_000
@@ -157,11 +158,17 @@ class Engine:
             self.sandbox.begin(start.world, job.seed)
         run = self.sandbox.run(job.run)
         drive = partial(self._drive, *job.run, self._attempt_of(job, None), job.keeps_log)
-        cleared = self._cleared(run, start)
-        if cleared is not None:
+        clear = clear_of(start.recovery, str(start.task_id), start.map_index)
+        marks = start.recovery is RecoveryKind.MARK_SUCCESS
+        if clear is not None or marks:
             if start.is_crash and run.reacts_to_failure():
-                drive(may_jump=False)  # before anybody clears, the run goes on without the dead task
-            self._clear(run, start, cleared)
+                drive(may_jump=False)  # before anybody does anything, the run goes on without the dead task
+            is_day_later = start.recovery is RecoveryKind.CLEAR_RUN_DAY_LATER
+            self.sandbox.clock.advance(DAY_S if is_day_later else CLEARED_S)
+        if clear is not None:
+            self.sandbox.is_stale = self._left_by(start.world, run.clear(clear))
+        elif marks:
+            run.mark(str(start.task_id), start.map_index, "success")
         leaves_failed = (
             start.is_crash and start.recovery is RecoveryKind.CLEAR_TASK and run.reacts_to_failure()
         )
@@ -207,31 +214,13 @@ class Engine:
 
     # --- recoveries ---------------------------------------------------------------------------
 
-    def _cleared(self, run: runs.Run, start: Start) -> tuple[str, ...] | None:
-        """The tasks that the recovery clears; None if it clears nothing."""
-        match start.recovery:
-            case RecoveryKind.RETRY:
-                return None
-            case RecoveryKind.CLEAR_TASK:
-                return (str(start.task_id),)
-            case RecoveryKind.CLEAR_DOWNSTREAM:
-                return run.with_downstream(str(start.task_id))
-            case _:
-                return tuple(sorted(run.dag.task_dict))
-
-    def _clear(self, run: runs.Run, start: Start, cleared: tuple[str, ...]) -> None:
-        is_day_later = start.recovery is RecoveryKind.CLEAR_RUN_DAY_LATER
-        self.sandbox.clock.advance(DAY_S if is_day_later else CLEARED_S)
-        self.sandbox.is_stale = self._left_by(start.world, cleared)
-        run.clear(cleared)
-
     def _clear_rest(self, run: runs.Run, drive: Callable[..., str]) -> str:
         """Clear what the failed task took down with it, as a person does who wants the run to end well.
 
         Airflow leaves `upstream_failed` tasks alone when the task above them is cleared (apache/airflow#52640).
         """
         self.sandbox.clock.advance(CLEARED_S)
-        run.clear(None, only_failed=True)
+        run.clear(Clear(only_failed=True))
         return drive(may_jump=True)
 
     def _left_by(self, world: WorldState, cleared: tuple[str, ...]) -> Callable[[str, str], bool]:
@@ -267,7 +256,7 @@ class Engine:
     ) -> None:
         match recovery:
             case RecoveryKind.CLEAR_RUN_AFTER_NEWER:
-                run.clear(None)
+                run.clear(Clear())
             case RecoveryKind.CATCHUP:
                 for date in logical_dates:
                     runs.create(run.dag, date)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -20,13 +20,7 @@ from ..model import (
 )
 from .jobs import RecoverJob, Start
 from .points import explore
-
-_CLEARS = (
-    RecoveryKind.CLEAR_DOWNSTREAM,
-    RecoveryKind.CLEAR_TASK,
-    RecoveryKind.CLEAR_RUN,
-    RecoveryKind.CLEAR_RUN_DAY_LATER,
-)
+from .recoveries import OF_RUN, after_crash, after_success
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,47 +42,14 @@ class CrashTrials:
     explored: int
 
 
-def descendants(dag: DagInfo, task_id: str) -> frozenset[str]:
-    """The task and all tasks downstream of it."""
-    downstream = {task.task_id: task.downstream for task in dag.tasks}
-    found: set[str] = set()
-    waiting = [task_id]
-    while waiting:
-        current = waiting.pop()
-        if current not in found:
-            found.add(current)
-            waiting += downstream.get(current, ())
-    return frozenset(found)
-
-
-def recoveries(dag: DagInfo, task_id: str, may_retry: bool, profile: Profile) -> tuple[RecoveryKind, ...]:
-    """The recoveries from a crash of a task; of those that would clear the same tasks only the first."""
-    retry = (RecoveryKind.RETRY,) if may_retry else ()
-    if profile is Profile.FAST:
-        return retry or (RecoveryKind.CLEAR_DOWNSTREAM,)
-    return (*retry, *_different_clears(dag, task_id))
-
-
-def _different_clears(dag: DagInfo, task_id: str) -> Iterator[RecoveryKind]:
-    everything = frozenset(task.task_id for task in dag.tasks)
-    selected: set[object] = set()
-    for recovery in _CLEARS:
-        match recovery:
-            case RecoveryKind.CLEAR_TASK:
-                selection: object = frozenset({task_id})
-            case RecoveryKind.CLEAR_DOWNSTREAM:
-                selection = descendants(dag, task_id)
-            case RecoveryKind.CLEAR_RUN:
-                selection = everything
-            case _:
-                selection = recovery
-        if selection not in selected:
-            selected.add(selection)
-            yield recovery
-
-
-def crash_trials(dag: DagInfo, recording: Recording, task_id: str, profile: Profile) -> CrashTrials:
-    """All that is tried for the check `crash.<task_id>`."""
+def crash_trials(
+    dag: DagInfo,
+    recording: Recording,
+    task_id: str,
+    profile: Profile,
+    chosen: Sequence[RecoveryKind] = (),
+) -> CrashTrials:
+    """All that is tried for the check `crash.<task_id>`; of recoveries only those chosen, if any are."""
     trials: list[Trial] = []
     distinct = explored = 0
     for index in _attempts(recording, task_id, profile):
@@ -96,8 +57,10 @@ def crash_trials(dag: DagInfo, recording: Recording, task_id: str, profile: Prof
         exploration = explore(recording, index, profile)
         distinct += exploration.distinct
         explored += len(exploration.states)
+        kinds = after_crash(
+            dag, task_id, attempt.map_index, may_retry=attempt.may_retry, profile=profile, chosen=chosen
+        )
         for state in exploration.states:
-            kinds = recoveries(dag, task_id, attempt.may_retry, profile)
             trials += [_crash_trial(dag, attempt, state, recovery) for recovery in kinds]
     return CrashTrials(trials=tuple(trials), distinct=distinct, explored=explored)
 
@@ -127,17 +90,17 @@ def _crash_trial(dag: DagInfo, attempt: Attempt, state: CrashState, recovery: Re
     return Trial(scenario=scenario, world=state.world, state=state)
 
 
-def rerun_trials(dag: DagInfo, recording: Recording) -> tuple[Trial, ...]:
-    """All that is tried for the check `rerun`: clears after the run has ended well."""
+def rerun_trials(
+    dag: DagInfo, recording: Recording, profile: Profile, chosen: Sequence[RecoveryKind] = ()
+) -> tuple[Trial, ...]:
+    """All that is tried for the check `rerun`: clears after the run has ended well; only those chosen, if any are."""
     of_tasks = [
         _rerun_trial(dag, recording, task.task_id, recovery)
         for task in dag.tasks
-        for recovery in _different_clears(dag, task.task_id)
-        if recovery in (RecoveryKind.CLEAR_TASK, RecoveryKind.CLEAR_DOWNSTREAM)
+        for recovery in after_success(dag, task.task_id, profile, chosen)
     ]
     of_run = [
-        _rerun_trial(dag, recording, "", recovery)
-        for recovery in (RecoveryKind.CLEAR_RUN, RecoveryKind.CLEAR_RUN_DAY_LATER)
+        _rerun_trial(dag, recording, "", recovery) for recovery in OF_RUN if not chosen or recovery in chosen
     ]
     return (*of_tasks, *of_run)
 
@@ -167,15 +130,18 @@ _FROM_THE_START = frozenset({RecoveryKind.BACKFILL_BACKWARDS, RecoveryKind.CATCH
 """Orders of intervals that have not run yet; the others are of some that have."""
 
 
-def interval_trials(dag: DagInfo, recording: Recording, profile: Profile) -> tuple[Trial, ...]:
-    """All that is tried for the check `backfill`: intervals out of order, at once, again."""
+def interval_trials(
+    dag: DagInfo, recording: Recording, profile: Profile, chosen: Sequence[RecoveryKind] = ()
+) -> tuple[Trial, ...]:
+    """All that is tried for the check `backfill`: intervals out of order, at once, again; only those chosen, if any are."""
     assert recording.intervals is not None, "several intervals were recorded"
     return tuple(
         replace(
             _rerun_trial(dag, recording, "", order),
             world=recording.intervals.before if order in _FROM_THE_START else recording.final,
         )
-        for order in _ORDERS[: _ORDERS_TRIED[profile]]
+        for order in (_ORDERS if chosen else _ORDERS[: _ORDERS_TRIED[profile]])
+        if not chosen or order in chosen
     )
 
 

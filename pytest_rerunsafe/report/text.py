@@ -163,6 +163,16 @@ def _recovery_words(recovery: RecoveryKind, task: str) -> str:
             return f"the whole run is cleared, {_SOON}"
         case RecoveryKind.CLEAR_RUN_DAY_LATER:
             return "the whole run is cleared, a day later"
+        case RecoveryKind.CLEAR_UPSTREAM:
+            return f"{task} is cleared with its upstream, {_SOON}"
+        case RecoveryKind.CLEAR_BOTH_WAYS:
+            return f"{task} is cleared with its upstream and downstream, {_SOON}"
+        case RecoveryKind.CLEAR_INDEX:
+            return f"this mapped index of {task} alone is cleared, {_SOON}"
+        case RecoveryKind.CLEAR_FAILED:
+            return f"all that failed in the run is cleared, {_SOON}"
+        case RecoveryKind.MARK_SUCCESS:
+            return f"{task} is marked success and the run goes on, {_SOON}"
         case RecoveryKind.CLEAR_RUN_AFTER_NEWER:
             return "the oldest run is cleared after the newer ones have ended"
         case RecoveryKind.BACKFILL_BACKWARDS:
