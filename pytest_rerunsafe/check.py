@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from .clean import load_error
-from .explore.jobs import FindJob, Job, LoadJob
+from .explore.jobs import ActJob, FindJob, Job, LoadJob, RecordJob
 from .explore.messages import Answer, Done
 from .explore.pool import Pool
 from .explore.zygote import Zygote, ZygoteError
-from .model import CheckResult, DagInfo, LoadedFile
+from .model import Action, CheckResult, DagInfo, LoadedFile, Outcome, RunKey, WorldState
 from .settings import Settings
-from .study import Study, near, reason_of
+from .study import START_S, Study, near, reason_of
 
 
 class CheckerError(Exception):
@@ -75,6 +75,34 @@ class Checker:
             return self._study(dags[dag_id]).replay(scenario_id)
         except LookupError as error:
             raise CheckerError(f"--rerun-safety-replay: {error.args[0]}") from None
+
+    def begin(self, dag: DagInfo, intervals: int) -> tuple[RunKey, WorldState, Outcome]:
+        """A DagRun that has come to its end, with the world that it leaves. Raises `CheckerError`."""
+        chosen = self._settings.for_dag(dag.dag_id).logical_date
+        job = RecordJob(
+            dag=dag,
+            folder=self._folder(dag.file),
+            logical_date=chosen or dag.logical_date,
+            delay_s=START_S,
+            seed="reference",
+            intervals=intervals,
+        )
+        (answer,) = self._run(dag.file, [job])
+        if not isinstance(answer, Done):
+            raise CheckerError(reason_of(answer))
+        return answer.result.run, answer.result.final, answer.result.outcome
+
+    def act(
+        self, dag: DagInfo, run: RunKey, world: WorldState, action: Action, later_s: float
+    ) -> tuple[tuple[str, ...], WorldState, Outcome]:
+        """What comes of what a person does to a DagRun: what was touched, the world, how it ends. Raises `CheckerError`."""
+        job = ActJob(
+            dag=dag, run=run, folder=self._folder(dag.file), world=world, action=action, later_s=later_s
+        )
+        (answer,) = self._run(dag.file, [job])
+        if not isinstance(answer, Done):
+            raise CheckerError(reason_of(answer))
+        return answer.result.touched, answer.result.world, answer.result.outcome
 
     def close(self) -> None:
         """End all processes."""

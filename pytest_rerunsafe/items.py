@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from .model import CheckResult, DagInfo, LoadedFile, Verdict
+from .model import Action, CheckResult, DagInfo, LoadedFile, Outcome, RunKey, Verdict, WorldState
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -43,6 +43,11 @@ class Bench:
         self._expected: dict[tuple[str, str], list[str]] = {}
 
     @property
+    def settings(self) -> Settings:
+        """The configuration."""
+        return self._settings
+
+    @property
     def rootdir(self) -> Path:
         """The folder that paths in results are relative to."""
         return self._config.rootpath
@@ -68,6 +73,20 @@ class Bench:
     def run(self, dag: DagInfo, check: str) -> CheckResult:
         """The outcome of one check."""
         return self._checker_for(dag.file).run(dag, check, self._expected.get((dag.file, dag.dag_id), ()))
+
+    def begin(self, dag: DagInfo, intervals: int) -> tuple[RunKey, WorldState, Outcome]:
+        """A DagRun that has come to its end, to do things to. Raises CheckerError."""
+        return self._checker_for(dag.file).begin(dag, intervals)
+
+    def act(
+        self, dag: DagInfo, run: RunKey, world: WorldState, action: Action, later_s: float
+    ) -> tuple[tuple[str, ...], WorldState, Outcome]:
+        """What comes of what a person does to a DagRun: what was touched, the world, how it ends. Raises CheckerError."""
+        return self._checker_for(dag.file).act(dag, run, world, action, later_s)
+
+    def source_line(self, file: str, line: int) -> str | None:
+        """A line of the project's code."""
+        return linecache.getline(str(self.rootdir / file), line) or None
 
     def expect(self, items: Sequence[pytest.Item]) -> None:
         """Take note of the checks that will be asked for."""
@@ -184,7 +203,7 @@ class CheckItem(pytest.Item):
         super().__init__(**node)
         self._run = run
         self._line = line
-        self._rootdir = bench.rootdir
+        self._source_line = bench.source_line
         self.add_marker(MARKER)
 
     @classmethod
@@ -240,6 +259,3 @@ class CheckItem(pytest.Item):
 
         is_verbose = self.config.get_verbosity() > 0
         pytest.fail(check_text(result, RULES, self._source_line, is_verbose), pytrace=False)
-
-    def _source_line(self, file: str, line: int) -> str | None:
-        return linecache.getline(str(self._rootdir / file), line) or None

@@ -255,12 +255,49 @@ class Clear:
 
     task_ids: tuple[TaskKey, ...] = ()
     """Empty: all."""
+    pattern: str = ""
+    """Instead of `task_ids`: what the option `--task-regex` of the command line is given."""
+    start: datetime | None = None
+    """With `end` a range of logical dates, instead of one run."""
+    end: datetime | None = None
     upstream: bool = False
     downstream: bool = False
     past: bool = False
     future: bool = False
     only_failed: bool = False
     only_running: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mark:
+    """A final state that a person gives to a task instance, or to the whole run."""
+
+    state: str
+    """`success`, `failed` or `skipped`."""
+    task_id: str = ""
+    """Empty: the run."""
+    map_index: int | None = None
+    """None: all of a mapped task."""
+    upstream: bool = False
+    downstream: bool = False
+    past: bool = False
+    future: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backfill:
+    """A backfill of the intervals from one logical date to another, in the words of Airflow's own options."""
+
+    start: datetime
+    end: datetime
+    reprocess: str = "none"
+    """What becomes of runs that are there: `none`, `failed`, `completed`."""
+    backwards: bool = False
+    max_active_runs: int = 10
+
+
+Action: TypeAlias = "Clear | Mark | Backfill"
+"""What a person does to runs that have ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from . import __version__, hookspecs
+from .fixtures import _rerun_safety_bench, rerun_safety  # noqa: F401  (pytest finds them here)
 from .options import ReportTarget, add_options, is_asked_for, replay_id, report_targets
 from .settings import Settings, SettingsError, Source, read_settings, sources, unknown_dags
 

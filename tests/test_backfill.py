@@ -166,7 +166,7 @@ def test_orders_that_matter_are_told_from_those_that_do_not(dags: Project, case:
 def test_the_finding_names_the_line_and_both_results(dags: Project) -> None:
     source = in_dag(RUNNING_TOTAL)
     (finding,) = backfill_of(dags, "blamed", source).findings
-    assert source.splitlines()[finding.line - 1].strip() == 'with open(path + ".tmp", "w") as out:'
+    assert source.splitlines()[finding.line - 1].strip() == 'os.replace(path + ".tmp", path)'
     assert (finding.task_id, finding.crash_point, finding.crash_kind) == ("add", None, None)
     assert [(d.output, d.clean, d.rerun) for d in finding.differences] == [
         ("file:/data/2024-01-02", "3", "2"),
@@ -207,7 +207,7 @@ def test_what_a_clear_of_one_run_repeats_is_not_blamed_on_the_order(dags: Projec
 
 @pytest.mark.parametrize("schedule", ["None", '"@once"', '"@continuous", max_active_runs=1'])
 def test_a_dag_without_intervals_has_no_such_check(dags: Project, schedule: str) -> None:
-    source = f"{HEAD}\nwith DAG('d', schedule={schedule}, start_date=datetime(2024, 1, 1)): task(print)()\n"
+    source = f"{HEAD}\nwith DAG('d', schedule={schedule}, start_date=datetime(2024, 1, 1)): task(read)('')\n"
     (dag,) = loaded(dags, "unscheduled", source)
     assert "backfill" not in dags.checker.checks_of(dag)
 
@@ -271,8 +271,11 @@ def test_a_profile_says_how_many_orders_are_tried(tmp_path: Path, profile: str, 
             publish(f"/data/{ds}", str(data_interval_end))
         load()
         """
+    timetable = 'CronDataIntervalTimetable("@daily", timezone="UTC")'
+    source = f"from airflow.timetables.interval import CronDataIntervalTimetable\n{in_dag(body)}"
+    source = source.replace('schedule="@daily"', f"schedule={timetable}")
     with contextmanager(project)(tmp_path.resolve(), settings) as made:
-        result = backfill_of(made, "d", in_dag(body))
+        result = backfill_of(made, "d", source)
     assert (result.verdict, result.coverage.recoveries) == (Verdict.SAFE, recoveries)
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from ..airflow import loading, rerunning, runs, warm_up_dag
 from ..airflow.scheduling import QueuedTask
-from ..model import Clear, Intervals, LoadedFile, Outcome, Recording, RecoveryKind, WorldState
-from .jobs import FindJob, LoadJob, RecordJob, RecoverJob, Start
+from ..model import Backfill, Clear, Intervals, LoadedFile, Outcome, Recording, RecoveryKind, WorldState
+from .jobs import Acted, ActJob, FindJob, LoadJob, RecordJob, RecoverJob, Start
 from .recoveries import clear_of
 from .sandbox import Prepare, Sandbox
 
@@ -237,6 +237,20 @@ class Engine:
 
         return is_stale
 
+    def act(self, job: ActJob) -> Acted:
+        """What comes of what a person does to runs that have ended."""
+        self.sandbox.begin(job.world, "recovery")
+        self.sandbox.clock.advance(job.later_s)
+        try:
+            touched = self.sandbox.ask(
+                f"{job.action} of {job.run}", lambda: rerunning.act(job.run, job.action)
+            )
+        except rerunning.Refused as refused:
+            raise NotRun(str(refused)) from refused
+        state = self._drive(*job.run, self._attempt_of(job, None), True, may_jump=False)
+        outcome = self.sandbox.outcome(self.sandbox.run(job.run), state)
+        return Acted(touched=touched, world=self.sandbox.world(), outcome=outcome)
+
     # --- several intervals --------------------------------------------------------------------
 
     def _rerun_intervals(self, job: RecoverJob, start: Start) -> Outcome:
@@ -261,16 +275,14 @@ class Engine:
                 for date in logical_dates:
                     runs.create(run.dag, date)
             case _:
-                backfill = partial(
-                    rerunning.backfill,
-                    run.key[0],
-                    logical_dates[0],
-                    logical_dates[-1],
+                backfill = Backfill(
+                    start=logical_dates[0],
+                    end=logical_dates[-1],
                     reprocess="none" if recovery is RecoveryKind.BACKFILL_BACKWARDS else "completed",
                     backwards=recovery is not RecoveryKind.BACKFILL_COMPLETED,
-                    at_a_time=1,
+                    max_active_runs=1,
                 )
-                self.sandbox.ask(f"{recovery} of {run.key} {logical_dates}", backfill)
+                self.sandbox.ask(f"{backfill} of {run.key}", lambda: rerunning.act(run.key, backfill))
 
     # --- the loop -----------------------------------------------------------------------------
 
@@ -320,7 +332,7 @@ class Engine:
         self._situations.setdefault(situation, len(self.sandbox.journal.attempts))
         return self._ending is not None
 
-    def _attempt_of(self, job: RecordJob | RecoverJob, bag: Any) -> Callable[..., None]:
+    def _attempt_of(self, job: RecordJob | RecoverJob | ActJob, bag: Any) -> Callable[..., None]:
         """Runs one attempt of a queued task of the job's DAG."""
         shares_memory = isinstance(job, RecordJob) and job.shares_memory
         counts_lines = isinstance(job, RecordJob) and job.counts_lines

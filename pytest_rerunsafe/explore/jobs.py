@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from ..model import DagInfo, RecoveryKind, RunKey, WorldState
+from ..model import Action, DagInfo, Outcome, RecoveryKind, RunKey, WorldState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,4 +80,27 @@ class RecoverJob:
     """The intervals that a recovery of several concerns."""
 
 
-Job = FindJob | LoadJob | RecordJob | RecoverJob
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActJob:
+    """Do what a person would to DagRuns, and run to the end; the result is an `Acted`."""
+
+    dag: DagInfo
+    run: RunKey
+    folder: str
+    world: WorldState
+    action: Action
+    later_s: float
+    """How long after the last change it is done."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acted:
+    """What came of it."""
+
+    touched: tuple[str, ...]
+    """The task instances that were cleared or marked: `task_id`, `task_id[map_index]`, behind `run_id/` if of another run."""
+    world: WorldState
+    outcome: Outcome
+
+
+Job = FindJob | LoadJob | RecordJob | RecoverJob | ActJob

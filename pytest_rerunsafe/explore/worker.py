@@ -12,7 +12,7 @@ from ..model import Obstacle
 from ..world.guard import limit_resources
 from .channel import Channel, Closed
 from .engine import Engine, NotRun
-from .jobs import FindJob, Job, LoadJob, RecordJob, RecoverJob
+from .jobs import ActJob, FindJob, Job, LoadJob, RecordJob, RecoverJob
 from .messages import Alive, Done, Failed, HitBound
 
 
@@ -56,6 +56,8 @@ def _do(engine: Engine, job: Job) -> Any:
             return engine.record(job)
         case RecoverJob():
             return engine.recover(job)
+        case ActJob():
+            return engine.act(job)
 
 
 def _give_up(engine: Engine, channel: Channel, obstacle: Obstacle) -> None:

@@ -1,0 +1,196 @@
+"""Clears and marks by hand and by name: the options mean what the installed Airflow means by them."""
+
+from __future__ import annotations
+
+import textwrap
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dag_projects import Project, project
+
+from pytest_rerunsafe.fixtures import RerunSafetyError, Run
+from pytest_rerunsafe.model import Profile, RecoveryKind, Verdict
+from pytest_rerunsafe.settings import DagSettings, Settings
+
+HEAD = """\
+import os
+from datetime import datetime
+from pathlib import Path
+from airflow.sdk import DAG, Variable, dag, get_current_context, task
+"""
+PIPELINE = """
+@dag(schedule="@daily", start_date=datetime(2024, 1, 1))
+def pipeline():
+    @task
+    def extract(): return [1, 2, 3]
+    @task
+    def convert(number): Path(f"/data/{number}").write_text("x")
+    @task
+    def load(): Path("/data/out").write_text("x")
+    @task
+    def publish(ds=None): Path("/data/published").write_text(ds)
+    convert.expand(number=extract()) >> load() >> publish()
+pipeline()
+"""
+FAILING = """
+@dag(schedule=None, start_date=datetime(2024, 1, 1))
+def failing():
+    @task
+    def extract(): pass
+    @task
+    def load():
+        raise RuntimeError("no warehouse")
+    @task
+    def publish(): Path("/data/published").write_text("x")
+    extract() >> load() >> publish()
+failing()
+"""
+EVERYTHING = ["extract", "convert[0]", "convert[1]", "convert[2]", "load", "publish"]
+
+
+def run_of(dags: Project, name: str, body: str, intervals: int = 1) -> Run:
+    """A run of the only DAG of a file."""
+    file = dags.checker.load(dags.write(name, HEAD + body, "world.mkdir('/data')"))
+    assert not file.error, file.error
+    (dag,) = file.dags
+    return Run(dags.checker, dag, *dags.checker.begin(dag, intervals))
+
+
+def day(number: int) -> datetime:
+    return datetime(2024, 1, number, tzinfo=timezone.utc)
+
+
+# --- by hand ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "rerun"),
+    [
+        ({}, EVERYTHING),
+        ({"task_ids": ["load"]}, ["load"]),
+        ({"task_ids": ["extract", "publish"]}, ["extract", "publish"]),
+        ({"task_ids": ["load"], "downstream": True}, ["load", "publish"]),
+        ({"task_ids": ["load"], "upstream": True}, EVERYTHING[:-1]),
+        ({"task_ids": [("convert", 1)]}, ["convert[1]"]),
+        ({"only_failed": True}, []),
+        ({"only_running": True}, []),
+        ({"pattern": "ish"}, ["publish"]),
+        ({"pattern": "^publish$"}, []),  # no regular expression, whatever the command line's option is called
+        ({"pattern": "loa", "downstream": True}, ["load", "publish"]),
+        ({"task_ids": ["load"], "start": day(1), "end": day(1)}, ["load"]),
+        ({"task_ids": ["load"], "start": day(2), "end": day(9)}, []),
+    ],
+)
+def test_a_clear_reruns_what_airflow_selects(
+    dags: Project, options: dict[str, Any], rerun: list[str]
+) -> None:
+    run = run_of(dags, "pipeline", PIPELINE)
+    assert sorted(run.attempts) == sorted(EVERYTHING)
+    assert sorted(run.clear(**options)) == sorted(rerun)
+    assert sorted(run.attempts) == sorted(rerun)
+    assert run.state == "success"
+
+
+def test_past_and_future_reach_other_runs(dags: Project) -> None:
+    run = run_of(dags, "pipeline", PIPELINE, intervals=3)
+    assert run.clear(task_ids=["publish"], past=True) == ("publish",)
+    assert run.outputs["file:/data/published"] == b"2024-01-01"
+    cleared = run.clear(task_ids=["publish"], future=True)
+    assert [name.rpartition("/")[2] for name in cleared] == ["publish"] * 3
+    assert run.attempts == ("publish",) * 3
+
+
+def test_a_failed_task_is_cleared_or_marked_and_the_run_goes_on(dags: Project) -> None:
+    run = run_of(dags, "failing", FAILING)
+    assert dict(run.states) == {"extract": "success", "load": "failed", "publish": "upstream_failed"}
+    assert run.clear(only_failed=True) == ("load", "publish")
+    assert (run.state, run.attempts) == ("failed", ("load",))
+    assert run.mark("load", "success") == ("load", "publish")
+    assert (run.state, run.attempts) == ("success", ("publish",))
+    assert run.outputs["file:/data/published"] == b"x"
+
+
+def test_a_task_that_is_marked_failed_can_be_cleared_as_such(dags: Project) -> None:
+    run = run_of(dags, "pipeline", PIPELINE)
+    assert run.mark("load", "failed") == ("load",)
+    assert (run.attempts, run.states["load"]) == ((), "failed")
+    assert run.clear(only_failed=True) == ("load",)
+
+
+def test_a_backfill_reprocesses_what_it_is_told_to(dags: Project) -> None:
+    run = run_of(dags, "pipeline", PIPELINE, intervals=2)
+    assert run.backfill(day(1), day(2)) == ()
+    run.mark("", "failed")
+    run.backfill(day(1), day(2), reprocess="failed")
+    assert sorted(run.attempts) == sorted(EVERYTHING)
+    run.backfill(day(1), day(2), reprocess="completed", backwards=True, max_active_runs=1)
+    assert sorted(run.attempts) == sorted(EVERYTHING * 2)
+    assert run.outputs["file:/data/published"] == b"2024-01-01"
+
+
+@pytest.mark.parametrize(
+    ("call", "why"),
+    [
+        (lambda run: run.clear(recursive=True), "Airflow 3 does not follow ExternalTaskMarker"),
+        (lambda run: run.clear(only_failed=True, only_running=True), "only_failed and only_running both"),
+        (lambda run: run.clear(pattern="a", task_ids=["load"]), "a pattern goes with"),
+        (lambda run: run.mark("laod", "failed"), "no task 'laod' in pipeline; tasks: convert, extract, load"),
+        (lambda run: run.mark("", "skipped"), "a run cannot be marked 'skipped'; states: success, failed"),
+        (lambda run: run.mark("load", "sucess"), "'sucess' is not a valid TaskInstanceState"),
+        (lambda run: run.backfill(day(1), day(2), reprocess="all"), "'all' is not a valid ReprocessBehavior"),
+    ],
+)
+def test_what_cannot_be_done_is_said(dags: Project, call: Any, why: str) -> None:
+    run = run_of(dags, "pipeline", PIPELINE)
+    with pytest.raises(RerunSafetyError, match=why):
+        call(run)
+
+
+# --- by name ----------------------------------------------------------------------------------
+
+UPSTREAM_MATTERS = """
+@dag(schedule=None, start_date=datetime(2024, 1, 1))
+def matters():
+    @task
+    def begin(): Path("/data/count").write_text("0")
+    @task
+    def count(): Path("/data/count").write_text(str(int(Path("/data/count").read_text()) + 1))
+    @task
+    def end(): Path("/data/end").write_text(Path("/data/count").read_text())
+    begin() >> count() >> end()
+matters()
+"""
+
+
+def recoveries(root: Path, settings: Settings, name: str, body: str, check: str) -> set[str]:
+    """Those that a check's findings name; fails if the check could not be done."""
+    with contextmanager(project)(root.resolve(), settings) as made:
+        file = made.checker.load(made.write(name, HEAD + body, "world.mkdir('/data')"))
+        result = made.checker.run(file.dags[0], check)
+        assert result.verdict in (Verdict.SAFE, Verdict.UNSAFE), result
+        return {str(finding.recovery) for finding in result.findings}
+
+
+@pytest.mark.parametrize(
+    ("chosen", "found"),
+    [
+        (RecoveryKind.CLEAR_TASK, {"clear-task"}),
+        (RecoveryKind.CLEAR_DOWNSTREAM, {"clear-downstream"}),
+        (RecoveryKind.CLEAR_UPSTREAM, set[str]()),  # what it counts from is put back first
+        (RecoveryKind.CLEAR_BOTH_WAYS, set[str]()),
+        (RecoveryKind.CLEAR_RUN, set[str]()),
+    ],
+)
+def test_only_the_recoveries_that_are_named_are_tried(
+    tmp_path: Path, chosen: RecoveryKind, found: set[str]
+) -> None:
+    settings = Settings(dag={"matters": DagSettings(recoveries=(chosen,))})
+    assert recoveries(tmp_path, settings, "matters", UPSTREAM_MATTERS, "rerun") == found
+
+
+def test_a_task_marked_success_lacks_its_output(tmp_path: Path) -> None:
+    settings = Settings(dag={"pipeline": DagSettings(recoveries=(RecoveryKind.MARK_SUCCESS,))})
+    assert recoveries(tmp_path, settings, "pipeline", PIPELINE, "crash.load") == {"mark-success"}
