@@ -149,6 +149,60 @@ def test_what_cannot_be_done_is_said(dags: Project, call: Any, why: str) -> None
         call(run)
 
 
+SUITE = """
+import sys
+import pytest
+from pytest_rerunsafe.fixtures import RerunSafetyError
+
+def test_checked(rerun_safety):
+    rerun_safety.check("pipeline", "clean", "rerun")
+    assert rerun_safety.explore("appending", "rerun").verdict == "unsafe"
+    assert not any(name.partition(".")[0] in ("airflow", "pyfakefs") for name in sys.modules)
+
+def test_found(rerun_safety):
+    rerun_safety.check("appending")
+
+def test_by_hand(rerun_safety):
+    run = rerun_safety.run("appending")
+    assert run.clear() == ("append",)
+    assert run.outputs["file:/data/out"] == b"xx"
+
+def test_unknown(rerun_safety):
+    with pytest.raises(RerunSafetyError, match="no DAG 'pipline'; DAGs: appending, pipeline"):
+        rerun_safety.run("pipline")
+    with pytest.raises(RerunSafetyError, match="no check 'crash' of appending; checks: clean, rerun, crash.append"):
+        rerun_safety.explore("appending", "crash")
+"""
+APPENDING = """
+@dag(schedule=None)
+def appending():
+    @task
+    def append():
+        with open("/data/out", "a") as out: out.write("x")
+    append()
+appending()
+"""
+PREPARE = """
+def pytest_rerun_safety_prepare(dag, world):
+    world.mkdir("/data")
+"""
+
+
+def test_a_test_suite_uses_the_fixture(pytester: pytest.Pytester) -> None:
+    pytester.mkdir("dags")
+    (pytester.path / "dags" / "dags.py").write_text(HEAD + PIPELINE + APPENDING)
+    pytester.makeconftest(PREPARE)
+    pytester.makepyfile(test_suite=SUITE)
+    done = pytester.runpytest_subprocess("-p", "no:cacheprovider", "test_suite.py")
+    done.assert_outcomes(passed=3, failed=1)
+    done.stdout.fnmatch_lines(
+        [
+            "*unsafe: duplicate-output in append:*",
+            "FAILED test_suite.py::test_found - *unsafe: duplicate-output*",
+        ]
+    )
+
+
 # --- by name ----------------------------------------------------------------------------------
 
 UPSTREAM_MATTERS = """

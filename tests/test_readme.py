@@ -15,7 +15,8 @@ import pytest
 
 from pytest_rerunsafe.compare.rules import RULES
 from pytest_rerunsafe.hookspecs import pytest_rerun_safety_prepare
-from pytest_rerunsafe.model import Profile, Rule, Verdict
+from pytest_rerunsafe.fixtures import RerunSafety, Run
+from pytest_rerunsafe.model import Profile, RecoveryKind, Rule, Verdict
 from pytest_rerunsafe.options import OPTIONS
 from pytest_rerunsafe.plugin import REPORT_FORMATS
 from pytest_rerunsafe.settings import DagSettings, Settings, SettingsError, read_settings
@@ -156,7 +157,7 @@ def world_methods() -> dict[str, int]:
 
 
 def test_the_conftest_gives_inputs_to_the_world() -> None:
-    (example,) = blocks("python")
+    example, _ = blocks("python")
     names: dict[str, Any] = {}
     exec(example, names)
     world = Mock(spec_set=list(world_methods()))
@@ -164,6 +165,17 @@ def test_the_conftest_gives_inputs_to_the_world() -> None:
     assert {call[0]: len(call.args) for call in world.method_calls}.items() <= world_methods().items()
     shown = {call[0] for call in world.method_calls} | set(re.findall(r"`world\.(\w+)\(", README))
     assert shown == set(world_methods())
+
+
+def test_the_tests_call_what_the_fixture_has() -> None:
+    _, example = blocks("python")
+    for name, kind in (("rerun_safety", RerunSafety), ("run", Run)):
+        called = set(re.findall(rf"\b{name}\.(\w+)", example))
+        assert called and [method for method in called if not hasattr(kind, method)] == []
+
+
+def test_all_recoveries_are_named() -> None:
+    assert [recovery for recovery in RecoveryKind if f"`{recovery}`" not in README] == []
 
 
 def test_the_versions_are_those_of_the_package() -> None:

@@ -160,6 +160,8 @@ def test_a_mapped_task_is_named_with_its_index() -> None:
         (RecoveryKind.CLEAR_DOWNSTREAM, "load is cleared with its downstream, some minutes later."),
         (RecoveryKind.CLEAR_RUN, "the whole run is cleared, some minutes later."),
         (RecoveryKind.CLEAR_RUN_DAY_LATER, "the whole run is cleared, a day later."),
+        (RecoveryKind.CLEAR_UPSTREAM, "load is cleared with its upstream, some minutes later."),
+        (RecoveryKind.CLEAR_INDEX, "this mapped index of load alone is cleared, some minutes later."),
     ],
 )
 def test_each_recovery_is_told_in_words(recovery: RecoveryKind, words: str) -> None:

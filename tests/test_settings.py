@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_rerunsafe.model import Profile
+from pytest_rerunsafe.model import Profile, RecoveryKind
 from pytest_rerunsafe.settings import (
     DagSettings,
     Settings,
@@ -49,6 +49,7 @@ outputs = ["/data"]
 [tool.rerun-safety.dag.orders]
 logical_date = "2024-01-15"
 outputs = ["/data/out"]
+recoveries = ["retry", "clear-run"]
 skip = "talks to SAP"
 
 [tool.rerun-safety.dag."etl.daily"]
@@ -70,6 +71,7 @@ def test_all_keys_are_read(tmp_path: Path) -> None:
                 logical_date=datetime(2024, 1, 15, tzinfo=timezone.utc),
                 outputs=("/data/out",),
                 ignore=("*.log",),
+                recoveries=(RecoveryKind.RETRY, RecoveryKind.CLEAR_RUN),
                 skip="talks to SAP",
             ),
             "etl.daily": DagSettings(outputs=("/data",)),
@@ -322,3 +324,10 @@ def test_airflows_folder_may_name_the_home_and_variables(
 def test_configured_dags_must_exist(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"^pyproject\.toml: dags: 'dagz' does not exist in "):
         sources(Settings(dags=("dagz",)), tmp_path, NO_ENVIRONMENT)
+
+
+def test_an_unknown_recovery_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    message = refusal(tmp_path, '[tool.rerun-safety.dag.orders]\nrecoveries = ["retry", "clear-al"]\n')
+    expected = "pyproject.toml: tool.rerun-safety.dag.orders.recoveries: unknown recovery 'clear-al', did you mean 'clear-"
+    assert message.startswith(expected)
+    assert message.endswith(f"recoveries: {', '.join(map(str, RecoveryKind))}")

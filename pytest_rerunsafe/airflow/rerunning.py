@@ -7,6 +7,7 @@ from argparse import Namespace
 from typing import Any
 
 from airflow.api.common import mark_tasks
+from airflow.exceptions import AirflowException
 from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
 from airflow.models import backfill as backfills
 from airflow.models.dagbag import DBDagBag
@@ -30,6 +31,18 @@ class Refused(Exception):
 def act(run: RunKey, action: Action) -> tuple[str, ...]:
     """Do it; the task instances that it touched. Raises `Refused`."""
     before = _task_instances(run)
+    try:
+        _act(run, action)
+    except HTTPException as refused:
+        raise Refused(str(refused.detail)) from refused
+    except ValidationError as refused:
+        raise Refused("; ".join(error["msg"] for error in refused.errors())) from refused
+    except (AirflowException, ValueError) as refused:
+        raise Refused(str(refused)) from refused
+    return tuple(name for name, what in _task_instances(run).items() if before.get(name) != what)
+
+
+def _act(run: RunKey, action: Action) -> None:
     match action:
         case Clear(pattern=""):
             _clear(run, action)
@@ -40,8 +53,7 @@ def act(run: RunKey, action: Action) -> tuple[str, ...]:
         case Mark():
             _mark_task(run, action)
         case Backfill():
-            backfill(run[0], action)
-    return tuple(name for name, what in _task_instances(run).items() if before.get(name) != what)
+            _backfill(run[0], action)
 
 
 def _task_instances(run: RunKey) -> dict[str, object]:
@@ -82,22 +94,16 @@ def _clear(run: RunKey, clear: Clear) -> None:
     }
     has_range = clear.start is not None or clear.end is not None
     body |= {"start_date": clear.start, "end_date": clear.end} if has_range else {"dag_run_id": run[1]}
-    try:
-        with session() as opened:
-            post_clear_task_instances(
-                **known_arguments(
-                    post_clear_task_instances,
-                    dag_id=run[0],
-                    dag_bag=DBDagBag(),
-                    body=ClearTaskInstancesBody.model_validate(body),
-                    session=opened,
-                    user=None,
-                )
-            )
-    except HTTPException as refused:
-        raise Refused(str(refused.detail)) from refused
-    except ValidationError as refused:
-        raise Refused("; ".join(error["msg"] for error in refused.errors())) from refused
+    with session() as opened:
+        arguments = known_arguments(
+            post_clear_task_instances,
+            dag_id=run[0],
+            dag_bag=DBDagBag(),
+            body=ClearTaskInstancesBody.model_validate(body),
+            session=opened,
+            user=None,
+        )
+        post_clear_task_instances(**arguments)
 
 
 def _clear_by_pattern(run: RunKey, clear: Clear) -> None:
@@ -165,30 +171,20 @@ def _mark_run(run: RunKey, mark: Mark) -> None:
 # --- backfill ---------------------------------------------------------------------------------
 
 
-def backfill(dag_id: str, wanted: Backfill) -> None:
-    """Ask Airflow for a backfill. Raises `Refused`."""
+def _backfill(dag_id: str, wanted: Backfill) -> None:
     with session() as opened:
         # Of the scheduler's own only this, which it does by a timer.
         SchedulerJobRunner._mark_backfills_complete(_Quiet(), session=opened)  # type: ignore[arg-type]
-    try:
-        backfills._create_backfill(
-            dag_id=dag_id,
-            from_date=wanted.start,
-            to_date=wanted.end,
-            max_active_runs=wanted.max_active_runs,
-            reverse=wanted.backwards,
-            dag_run_conf=None,
-            triggering_user_name=None,
-            reprocess_behavior=backfills.ReprocessBehavior(wanted.reprocess),
-        )
-    except (
-        backfills.AlreadyRunningBackfill,
-        backfills.DagNonPeriodicScheduleException,
-        backfills.InvalidBackfillDirection,
-        backfills.InvalidReprocessBehavior,
-        backfills.InvalidBackfillDate,
-    ) as refused:
-        raise Refused(str(refused)) from refused
+    backfills._create_backfill(
+        dag_id=dag_id,
+        from_date=wanted.start,
+        to_date=wanted.end,
+        max_active_runs=wanted.max_active_runs,
+        reverse=wanted.backwards,
+        dag_run_conf=None,
+        triggering_user_name=None,
+        reprocess_behavior=backfills.ReprocessBehavior(wanted.reprocess),
+    )
 
 
 class _Quiet:
