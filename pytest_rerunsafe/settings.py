@@ -35,6 +35,8 @@ class DagSettings:
     """Only these count; empty: everything that the run changed."""
     ignore: tuple[str, ...] = ()
     """Globs of outputs that don't count."""
+    local: tuple[str, ...] = ()
+    """Files and folders that a worker has for itself: a rerun finds them as they were before the run."""
     recoveries: tuple[RecoveryKind, ...] = ()
     """Only these are tried; empty: those of the profile."""
     skip: str | None = None
@@ -50,6 +52,7 @@ class Settings:
     profile: Profile = Profile.DEFAULT
     ignore: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    local: tuple[str, ...] = ()
     dag: Mapping[str, DagSettings] = field(default_factory=dict)
     """By DAG id; only DAGs that have settings of their own."""
     file: str = PYPROJECT
@@ -57,7 +60,7 @@ class Settings:
 
     def for_dag(self, dag_id: str) -> DagSettings:
         """What holds for a DAG, whether it has settings of its own or not."""
-        return self.dag.get(dag_id, DagSettings(outputs=self.outputs, ignore=self.ignore))
+        return self.dag.get(dag_id, DagSettings(outputs=self.outputs, ignore=self.ignore, local=self.local))
 
 
 # --- reading ----------------------------------------------------------------------------------
@@ -89,7 +92,7 @@ def read_settings(rootdir: Path, *, profile: str | None = None) -> Settings:
     table, place = _find_table(rootdir)
     values = _read_table(table, place, _PROJECT_KEYS)
     tables: Mapping[str, _Table] = values.pop("dag", {})
-    shared: _Table = {key: values[key] for key in ("outputs", "ignore") if key in values}
+    shared: _Table = {key: values[key] for key in ("outputs", "ignore", "local") if key in values}
     dag = {dag_id: DagSettings(**{**shared, **own}) for dag_id, own in tables.items()}
     settings = Settings(**values, dag=dag, file=place.file)
     return replace(settings, profile=Profile(profile)) if profile else settings
@@ -178,6 +181,14 @@ def _reason(value: object, place: _Place) -> str:
     return value.strip()
 
 
+def _absolute_paths(value: object, place: _Place) -> tuple[str, ...]:
+    given = _strings(value, place)
+    for path in given:
+        if not path.startswith("/") or not path.strip("/"):
+            raise SettingsError(f"{place}: expected absolute paths such as '/tmp', got {path!r} in it")
+    return tuple("/" + path.strip("/") for path in given)
+
+
 def _recoveries(value: object, place: _Place) -> tuple[RecoveryKind, ...]:
     words = [str(recovery) for recovery in RecoveryKind]
     given = _strings(value, place)
@@ -229,6 +240,7 @@ def _dag_tables(value: object, place: _Place) -> Mapping[str, _Table]:
 
 _DAG_KEYS: Mapping[str, _Reader] = {
     "ignore": _strings,
+    "local": _absolute_paths,
     "logical_date": _logical_date,
     "outputs": _strings,
     "recoveries": _recoveries,
@@ -238,6 +250,7 @@ _PROJECT_KEYS: Mapping[str, _Reader] = {
     "dag": _dag_tables,
     "dags": _strings,
     "ignore": _strings,
+    "local": _absolute_paths,
     "outputs": _strings,
     "profile": _profile,
 }

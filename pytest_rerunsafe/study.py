@@ -137,7 +137,8 @@ class Study:
     @cached_property
     def _counting(self) -> Counting:
         chosen = self._settings.for_dag(self._dag.dag_id)
-        return Counting(only=chosen.outputs, ignore=chosen.ignore)
+        local = [glob for path in chosen.local for glob in (path, f"{path}/*")]
+        return Counting(only=chosen.outputs, ignore=(*chosen.ignore, *local))
 
     @property
     def _reference(self) -> Recording:
@@ -265,14 +266,17 @@ class Study:
             self._judge_by(plan.recording, volatility) if isinstance(volatility, Volatility) else volatility
         )
 
-    def _try(self, plans: Sequence[Plan], *, keeps_log: bool = False) -> list[list[Ended]]:
-        """How the trials of each plan ended."""
+    def _try(
+        self, plans: Sequence[Plan], *, keeps_log: bool = False, same_worker: bool = False
+    ) -> list[list[Ended]]:
+        """How the trials of each plan ended, on another worker unless on the same one."""
         size = states_per_job([plan.trials for plan in plans])
-        jobs = [self._jobs_of(plan, size, keeps_log) for plan in plans]
+        local = () if same_worker else self._settings.for_dag(self._dag.dag_id).local
+        jobs = [self._jobs_of(plan, size, keeps_log, local) for plan in plans]
         answers = iter(self._run([job for batch in jobs for job in batch]))
         return [[ended for job in batch for ended in self._of_job(job, next(answers))] for batch in jobs]
 
-    def _jobs_of(self, plan: Plan, size: int, keeps_log: bool) -> list[RecoverJob]:
+    def _jobs_of(self, plan: Plan, size: int, keeps_log: bool, local: Sequence[str]) -> list[RecoverJob]:
         return jobs_of(
             plan.trials,
             size,
@@ -281,6 +285,8 @@ class Study:
             self._folder,
             self._clean.situations,
             keeps_log=keeps_log,
+            # Several intervals have run on whatever workers there are.
+            local=() if plan.recording.intervals else local,
         )
 
     def _of_job(self, job: RecoverJob, answer: Answer) -> Iterable[Ended]:
@@ -308,9 +314,29 @@ class Study:
 
     def _findings(self, cases: Sequence[Case]) -> tuple[Finding, ...]:
         blamed = [self._of_crash(case) if case.state is not None and case.is_bad else case for case in cases]
+        bad = [case for case in blamed if case.is_bad]
         return fold(
-            [self._judge.finding(case, _same_day_is_fine(case, cases)) for case in blamed if case.is_bad]
+            [
+                self._judge.finding(case, _same_day_is_fine(case, cases), is_local=is_local)
+                for case, is_local in zip(bad, self._are_local(bad), strict=True)
+            ]
         )
+
+    def _are_local(self, bad: Sequence[Case]) -> list[bool]:
+        """Of each bad case, whether it ends well on the worker that has the local files."""
+        if not bad or not self._settings.for_dag(self._dag.dag_id).local:
+            return [False] * len(bad)
+        final = self._reference.final
+        trials = [
+            Trial(scenario=case.scenario, state=case.state, world=case.state.world if case.state else final)
+            for case in bad
+        ]
+        plan = Plan(trials=tuple(trials), recording=self._reference)
+        (ended,) = self._try([plan], same_worker=True)
+        return [
+            isinstance(outcome, Outcome) and not self._judge.case(trial.scenario, trial.state, outcome).is_bad
+            for trial, outcome in zip(trials, ended, strict=True)
+        ]
 
     def _findings_of_intervals(self, judge: Judge, cases: Sequence[Case]) -> tuple[Finding, ...]:
         return fold(
@@ -386,7 +412,11 @@ class Study:
                 yield Plan(trials=(trial,), recording=self._in_order)
 
     def _told(self, judge: Judge, case: Case) -> str:
-        finding = judge.finding(case, None, is_order=self._is_order(case)) if case.is_bad else None
+        finding = None
+        if case.is_bad:
+            is_order = self._is_order(case)
+            is_local = judge is self._judge and self._are_local([case])[0]
+            finding = judge.finding(case, None, is_order=is_order, is_local=is_local)
         last, following = judge.effects_around(case.state)
         return replay_text(
             case.scenario,

@@ -205,17 +205,17 @@ def test_a_test_suite_uses_the_fixture(pytester: pytest.Pytester) -> None:
 
 # --- by name ----------------------------------------------------------------------------------
 
-UPSTREAM_MATTERS = """
+CONSUMING = """
 @dag(schedule=None, start_date=datetime(2024, 1, 1))
-def matters():
+def consuming():
     @task
-    def begin(): Path("/data/count").write_text("0")
+    def fetch(): Path("/data/inbox").write_text("x")
     @task
-    def count(): Path("/data/count").write_text(str(int(Path("/data/count").read_text()) + 1))
+    def load(): os.replace("/data/inbox", "/data/out")
     @task
-    def end(): Path("/data/end").write_text(Path("/data/count").read_text())
-    begin() >> count() >> end()
-matters()
+    def tell(): Path("/data/told").write_text(Path("/data/out").read_text())
+    fetch() >> load() >> tell()
+consuming()
 """
 
 
@@ -233,18 +233,74 @@ def recoveries(root: Path, settings: Settings, name: str, body: str, check: str)
     [
         (RecoveryKind.CLEAR_TASK, {"clear-task"}),
         (RecoveryKind.CLEAR_DOWNSTREAM, {"clear-downstream"}),
-        (RecoveryKind.CLEAR_UPSTREAM, set[str]()),  # what it counts from is put back first
-        (RecoveryKind.CLEAR_BOTH_WAYS, set[str]()),
+        (RecoveryKind.CLEAR_UPSTREAM, set[str]()),  # what it consumes is fetched again
         (RecoveryKind.CLEAR_RUN, set[str]()),
     ],
 )
 def test_only_the_recoveries_that_are_named_are_tried(
     tmp_path: Path, chosen: RecoveryKind, found: set[str]
 ) -> None:
-    settings = Settings(dag={"matters": DagSettings(recoveries=(chosen,))})
-    assert recoveries(tmp_path, settings, "matters", UPSTREAM_MATTERS, "rerun") == found
+    chosen_only = DagSettings(recoveries=(chosen,), outputs=("/data/out", "/data/told"))
+    settings = Settings(dag={"consuming": chosen_only})
+    assert recoveries(tmp_path, settings, "consuming", CONSUMING, "rerun") == found
+
+
+def test_a_check_without_a_named_recovery_is_skipped(tmp_path: Path) -> None:
+    settings = Settings(dag={"consuming": DagSettings(recoveries=(RecoveryKind.RETRY,))})
+    with contextmanager(project)(tmp_path.resolve(), settings) as made:
+        verdicts = made.check("consuming", HEAD + CONSUMING, "world.mkdir('/data')")
+    assert {check: result.reason for check, result in verdicts.results.items() if result.reason} == {
+        check: "`recoveries` names none that this check tries"
+        for check in ("rerun", "crash.fetch", "crash.load", "crash.tell")
+    }
 
 
 def test_a_task_marked_success_lacks_its_output(tmp_path: Path) -> None:
     settings = Settings(dag={"pipeline": DagSettings(recoveries=(RecoveryKind.MARK_SUCCESS,))})
     assert recoveries(tmp_path, settings, "pipeline", PIPELINE, "crash.load") == {"mark-success"}
+
+
+def test_thorough_tries_all_clears_that_differ(tmp_path: Path) -> None:
+    settings = Settings(profile=Profile.THOROUGH)
+    with contextmanager(project)(tmp_path.resolve(), settings) as made:
+        file = made.checker.load(made.write("consuming", HEAD + CONSUMING, "world.mkdir('/data')"))
+        # `load` alone, with what is above, below, and both; of the others two of these select the same; the run twice.
+        assert made.checker.run(file.dags[0], "rerun").coverage.recoveries == 4 + 2 + 2 + 2
+
+
+# --- another worker ---------------------------------------------------------------------------
+
+STAGING = """
+@dag(schedule=None, start_date=datetime(2024, 1, 1))
+def staging():
+    @task
+    def extract(): Path("/scratch/stage").write_text("x")
+    @task(retries=1)
+    def load(): Path("/data/out").write_text(Path("/scratch/stage").read_text())
+    extract() >> load()
+staging()
+"""
+WHOLE = STAGING.replace('Path("/scratch/stage").read_text()', '"x"')
+SCRATCH = "world.mkdir('/data'); world.write('/scratch/there', 'before the run')"
+
+
+@pytest.mark.parametrize(
+    ("local", "body", "rules"),
+    [
+        ((), STAGING, set[str]()),
+        (("/scratch",), STAGING, {"worker-local-state"}),
+        (("/scratch/stage",), STAGING, {"worker-local-state"}),
+        (("/scratch/there", "/scra"), STAGING, set[str]()),
+        (("/scratch",), WHOLE, set[str]()),
+        (("/scratch",), WHOLE.replace('out").write_text', 'out").open("a").write'), {"duplicate-output"}),
+    ],
+)
+def test_a_rerun_elsewhere_has_no_local_files_of_the_first_worker(
+    tmp_path: Path, local: tuple[str, ...], body: str, rules: set[str]
+) -> None:
+    settings = Settings(local=local)
+    with contextmanager(project)(tmp_path.resolve(), settings) as made:
+        file = made.checker.load(made.write("staging", HEAD + body, SCRATCH))
+        checks = [made.checker.run(file.dags[0], check) for check in ("rerun", "crash.load")]
+    assert {str(finding.rule) for result in checks for finding in result.findings} == rules
+    assert {finding.task_id for result in checks for finding in result.findings} <= {"load"}

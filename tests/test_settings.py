@@ -331,3 +331,17 @@ def test_an_unknown_recovery_is_refused_with_the_nearest(tmp_path: Path) -> None
     expected = "pyproject.toml: tool.rerun-safety.dag.orders.recoveries: unknown recovery 'clear-al', did you mean 'clear-"
     assert message.startswith(expected)
     assert message.endswith(f"recoveries: {', '.join(map(str, RecoveryKind))}")
+
+
+def test_local_paths_hold_for_all_dags_and_for_one(tmp_path: Path) -> None:
+    text = '[tool.rerun-safety]\nlocal = ["/tmp/"]\n[tool.rerun-safety.dag.orders]\nlocal = ["/scratch"]\n'
+    settings = read_settings(pyproject(tmp_path, text))
+    assert settings.for_dag("orders").local == ("/scratch",)
+    assert settings.for_dag("another").local == ("/tmp",)
+
+
+@pytest.mark.parametrize("path", ["tmp", "/", "./tmp"])
+def test_a_local_path_is_absolute(tmp_path: Path, path: str) -> None:
+    message = refusal(tmp_path, f'[tool.rerun-safety]\nlocal = ["{path}"]\n')
+    expected = f"expected absolute paths such as '/tmp', got {path!r} in it"
+    assert message == f"pyproject.toml: tool.rerun-safety.local: {expected}"

@@ -41,6 +41,8 @@ class Evidence:
     """The same recovery on the same day gave no difference, this one a day later does; None: not tried."""
     is_other_order: bool = False
     """Several intervals ran otherwise than once each in order, and a rerun of one of them alone makes no difference."""
+    is_local: bool = False
+    """The same recovery on the worker of the first attempt, which has its local files, makes no difference."""
     exited_green: bool = False
     """A task's process ended with exit code 0 without a report."""
 
@@ -56,6 +58,11 @@ def classify(evidence: Evidence) -> Rule:
 def _is_order_dependent(evidence: Evidence) -> bool:
     """`order-dependent`: the result depends on the order in which intervals run, and on that alone."""
     return evidence.is_other_order
+
+
+def _is_worker_local(evidence: Evidence) -> bool:
+    """`worker-local-state`: a rerun on another worker lacks the local files of the first."""
+    return evidence.is_local
 
 
 def _is_rerun_failing(evidence: Evidence) -> bool:
@@ -109,6 +116,7 @@ def _is_stale(evidence: Evidence) -> bool:
 
 _DECISIONS = (
     (Rule.ORDER_DEPENDENT, _is_order_dependent),
+    (Rule.WORKER_LOCAL_STATE, _is_worker_local),
     (Rule.RERUN_FAILS, _is_rerun_failing),
     (Rule.CLOCK_DEPENDENT, _is_clock_dependent),
     (Rule.STALE_XCOM, _is_stale_xcom),
@@ -479,10 +487,10 @@ RULES: Mapping[Rule, RuleText] = {
         ),
     ),
     Rule.WORKER_LOCAL_STATE: RuleText(
-        title="A task needs what another task's process left in memory",
+        title="A task needs what another task left in its process or on its worker",
         explanation=(
             "Tasks run in processes of their own, often on other machines, and a rerun starts afresh:"
-            " globals, environment variables and the current folder of another task are not there."
+            " globals, environment variables, the current folder and local files of another task are not there."
         ),
         remedy=("Hand the value over: return it (XCom), or write it to shared storage and return its path."),
         unsafe=("CACHE = {}\n\n@task\ndef extract():\n    CACHE['rows'] = fetch()"),

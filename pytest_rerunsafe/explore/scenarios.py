@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -171,16 +171,20 @@ def jobs_of(
     clean: Mapping[str, tuple[int, int]],
     *,
     keeps_log: bool = False,
+    local: Sequence[str] = (),
 ) -> list[RecoverJob]:
-    """The jobs that try them, in order, with `size` states each."""
-    by_state = [tuple(group) for _, group in groupby(trials, key=_state_of)]
+    """The jobs that try them, in order, with `size` states each; on another worker if some paths are `local` to one."""
+    by_state = [
+        tuple(_starts_of(tuple(group), recording.initial, local))
+        for _, group in groupby(trials, key=_state_of)
+    ]
     chunks = [by_state[start : start + size] for start in range(0, len(by_state), size)]
     return [
         RecoverJob(
             dag=dag,
             run=recording.run,
             folder=folder,
-            starts=tuple(_start_of(trial) for group in chunk for trial in group),
+            starts=tuple(start for group in chunk for start in group),
             clean=clean,
             seed="recovery",
             keeps_log=keeps_log,
@@ -197,14 +201,31 @@ def _state_of(trial: Trial) -> object:
     return id(trial.state) if trial.state is not None else trial.scenario.task_id
 
 
-def _start_of(trial: Trial) -> Start:
-    return Start(
-        world=trial.world,
-        task_id=trial.scenario.task_id or None,
-        map_index=trial.scenario.map_index,
-        is_crash=trial.state is not None,
-        recovery=trial.scenario.recovery,
-    )
+def _starts_of(trials: Sequence[Trial], initial: WorldState, local: Sequence[str]) -> Iterator[Start]:
+    """The starts of trials from one state: one and the same world, by which workers know it."""
+    world = on_another_worker(trials[0].world, initial, local)
+    for trial in trials:
+        yield Start(
+            world=world,
+            task_id=trial.scenario.task_id or None,
+            map_index=trial.scenario.map_index,
+            is_crash=trial.state is not None,
+            recovery=trial.scenario.recovery,
+        )
+
+
+def on_another_worker(world: WorldState, initial: WorldState, local: Sequence[str]) -> WorldState:
+    """The world as a worker finds it that has its own files at the local paths, as they were before the run."""
+    if not local:
+        return world
+    files = {path: node for path, node in world.files.items() if not _is_within(path, local)}
+    files |= {path: node for path, node in initial.files.items() if _is_within(path, local)}
+    return replace(world, files=files)
+
+
+def _is_within(path: str, folders: Sequence[str]) -> bool:
+    # The folders themselves are on every worker.
+    return any(path.startswith(f"{folder}/") or path == folder for folder in folders)
 
 
 def scenario_id(scenario: Scenario) -> str:
