@@ -166,17 +166,17 @@ def test_a_logical_date_means_the_same_as_text_and_as_toml(
         (
             "[tool.rerun-safety]\nprofil = 'fast'\n",
             "pyproject.toml: tool.rerun-safety: unknown key 'profil', did you mean 'profile'?; "
-            "valid keys: dag, dags, ignore, outputs, profile",
+            "valid keys: dag, dags, ignore, local, outputs, profile",
         ),
         (
             "[tool.rerun-safety]\nzzz = 1\n",
             "pyproject.toml: tool.rerun-safety: unknown key 'zzz'; "
-            "valid keys: dag, dags, ignore, outputs, profile",
+            "valid keys: dag, dags, ignore, local, outputs, profile",
         ),
         (
             "[tool.rerun-safety.dag.orders]\nlogicaldate = 2024-01-15\n",
             "pyproject.toml: tool.rerun-safety.dag.orders: unknown key 'logicaldate', "
-            "did you mean 'logical_date'?; valid keys: ignore, logical_date, outputs, skip",
+            "did you mean 'logical_date'?; valid keys: ignore, local, logical_date, outputs, recoveries, skip",
         ),
         (
             "[tool.rerun-safety]\ndags = 'dags'\n",
