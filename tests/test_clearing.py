@@ -230,7 +230,6 @@ def recoveries(root: Path, settings: Settings, name: str, body: str, check: str)
 @pytest.mark.parametrize(
     ("chosen", "found"),
     [
-        (RecoveryKind.CLEAR_TASK, {"clear-task"}),
         (RecoveryKind.CLEAR_DOWNSTREAM, {"clear-downstream"}),
         (RecoveryKind.CLEAR_UPSTREAM, set[str]()),  # what it consumes is fetched again
         (RecoveryKind.CLEAR_RUN, set[str]()),
