@@ -1,4 +1,4 @@
-"""Airflow's own scheduler, turn by turn, over all DagRuns in the metadata database, with an executor that hands its tasks to us."""
+"""Airflow's own scheduler, turn by turn, over all DagRuns of the metadata database; what it queues is handed to us."""
 
 from __future__ import annotations
 
