@@ -168,6 +168,8 @@ class Outcome:
     attempts: tuple[Attempt, ...]
     outputs: Mapping[str, Output]
     obstacles: tuple[Obstacle, ...] = ()
+    notes: tuple[Obstacle, ...] = ()
+    """What was not seen and yet keeps us from no verdict."""
     as_clean_from: tuple[int, int] | None = None
     """If the rest was not run, because the world had become what it was in a clean run: the number of that run, and its
     attempt that comes next. `outputs` and `task_states` are then empty."""

@@ -169,23 +169,27 @@ class Study:
     def _of_trials(self, check: str, plan: Plan, ended: Sequence[Ended]) -> CheckResult:
         cases: list[Case] = []
         obstacles: list[Obstacle] = list(self._reference.outcome.obstacles)
+        notes: list[str] = []
         for trial, answer in zip(plan.trials, ended, strict=True):
             match answer:
                 case Outcome():
                     obstacles += answer.obstacles
+                    notes += map(obstacle_text, answer.notes)
                     cases.append(self._judge.case(trial.scenario, trial.state, answer))
                 case Lost(obstacle):
                     obstacles.append(obstacle)
                 case Failed(reason):
                     return self._result(check, Verdict.ERROR, reason=reason)
         findings = self._findings(cases)
-        coverage = replace(plan.coverage, recoveries=len(plan.trials))
+        found: dict[str, Any] = {
+            "coverage": replace(plan.coverage, recoveries=len(plan.trials)),
+            "notes": tuple(dict.fromkeys(f"A callback did what is not seen here: {note}" for note in notes)),
+        }
         if findings:
-            return self._result(check, Verdict.UNSAFE, findings=findings, coverage=coverage)
+            return self._result(check, Verdict.UNSAFE, findings=findings, **found)
         if obstacles:
-            reason = obstacle_text(obstacles[0])
-            return self._result(check, Verdict.UNVERIFIABLE, reason=reason, coverage=coverage)
-        return self._result(check, Verdict.SAFE, coverage=coverage)
+            return self._result(check, Verdict.UNVERIFIABLE, reason=obstacle_text(obstacles[0]), **found)
+        return self._result(check, Verdict.SAFE, **found)
 
     def _try(self, batches: Sequence[Sequence[Trial]], *, keeps_log: bool = False) -> list[list[Ended]]:
         """How the trials of each batch ended."""

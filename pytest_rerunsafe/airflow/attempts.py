@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from types import SimpleNamespace
@@ -14,6 +14,7 @@ from typing import Any
 
 from airflow.api_fastapi.execution_api.datamodels.taskinstance import TIEnterRunningPayload
 from airflow.api_fastapi.execution_api.routes import task_instances
+from airflow.dag_processing import processor
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancehistory import TaskInstanceHistory
 from airflow.sdk.api.datamodels import _generated as client_models
@@ -99,6 +100,11 @@ class Attempt:
             self.answers.report_terminal(state, datetime.now(tz=timezone.utc))
             return state
         return on_death()
+
+
+def run_callbacks(bag: Any, requests: Sequence[Any], log: TaskLog) -> None:
+    """What the DAG processor does when the scheduler asks it to run callbacks; what they raise is Airflow's to deal with."""
+    processor._execute_callbacks(bag, list(requests), log)  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""One DagRun in the metadata database. Airflow decides what a death means and what a clear touches."""
+"""One DagRun in the metadata database. Airflow decides what a clear touches."""
 
 from __future__ import annotations
 
@@ -53,30 +53,6 @@ class Run:
     def _question(self, text: str) -> str:
         return f"{text} of {self.key}"
 
-    def report_death(self, task_id: str, map_index: int) -> str:
-        """The task instance's state after its worker was lost: what the scheduler does when heartbeats stay away."""
-        question = self._question(f"death {task_id} {map_index}")
-        state: str = self._ask(question, lambda: self._report_death(task_id, map_index))
-        return state
-
-    def _report_death(self, task_id: str, map_index: int) -> str:
-        with session() as opened:
-            ti = self._task_instance(opened, task_id, map_index)
-            ti.task = self.dag.get_task(task_id)
-            ti.handle_failure(error="worker lost", session=opened)
-            return word(ti.state)
-
-    def _task_instance(self, opened: Any, task_id: str, map_index: int) -> TaskInstance:
-        found: TaskInstance = opened.scalars(
-            select(TaskInstance).where(
-                TaskInstance.dag_id == self.key[0],
-                TaskInstance.run_id == self.key[1],
-                TaskInstance.task_id == task_id,
-                TaskInstance.map_index == map_index,
-            )
-        ).one()
-        return found
-
     def clear(self, task_ids: Collection[str] | None, *, only_failed: bool = False) -> int:
         """Clear tasks of the run (all if None) as Airflow's own clear does; the number of task instances cleared."""
         question = self._question(f"clear {task_ids} {only_failed}")
@@ -94,8 +70,8 @@ class Run:
             return int(count)
 
     def reacts_to_failure(self) -> bool:
-        """Whether a task may run because another has failed."""
-        return any(
+        """Whether a task or a callback of the DAG may run because a task has failed."""
+        return self.dag.has_on_failure_callback or any(
             task.trigger_rule != TriggerRule.ALL_SUCCESS or task.is_setup or task.is_teardown
             for task in self.dag.task_dict.values()
         )

@@ -50,6 +50,16 @@ class Turn:
     """Of every DagRun."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """What Airflow made of a lost worker."""
+
+    state: str
+    """Of its task instance."""
+    callbacks: tuple[Any, ...]
+    """Airflow's requests to the DAG processor to run callbacks, in order."""
+
+
 class _Executor(BaseExecutor):
     """Takes whatever the scheduler gives it: what is queued is read from the database, where a crash leaves it."""
 
@@ -112,6 +122,33 @@ class Scheduler:
                 queued=_queued(opened), callbacks=tuple(self._executor.callbacks), states=_run_states(opened)
             )
 
+    def lose_worker(self, run: RunKey, task_id: str, map_index: int) -> Loss:
+        """What Airflow makes of a running task whose worker has been silent for `heartbeat_timeout_s`."""
+        question = f"lost worker of {run} {task_id} {map_index}"
+        lost: Loss = self._ask(question, lambda: self._lose_worker(run, task_id, map_index))
+        return lost
+
+    @property
+    def heartbeat_timeout_s(self) -> float:
+        """How long a worker may be silent."""
+        return float(self._runner._task_instance_heartbeat_timeout_secs)
+
+    def _lose_worker(self, run: RunKey, task_id: str, map_index: int) -> Loss:
+        key = {"dag_id": run[0], "run_id": run[1], "task_id": task_id, "map_index": map_index}
+        task = self.dag(run[0]).get_task(task_id)
+        self._executor.callbacks.clear()
+        with session() as opened:
+            if _tells_of_failure(task):
+                self._runner._find_and_purge_task_instances_without_heartbeats()
+                self._runner._process_executor_events(self._executor, opened)
+            else:  # the same without what is done for the messages
+                lost = opened.scalars(select(TaskInstance).filter_by(**key)).one()
+                lost.task = task
+                lost.handle_failure(error="worker lost", session=opened)
+            opened.flush()
+            state = opened.scalars(select(TaskInstance.state).filter_by(**key)).one()
+            return Loss(state=word(state), callbacks=tuple(self._executor.callbacks))
+
     def next_wakeup(self) -> datetime | None:
         """When the earliest waiting task instance (retry delay, reschedule) may go on; None if none waits."""
         with session() as opened:
@@ -135,6 +172,12 @@ class Scheduler:
         last = opened.scalars(TaskReschedule.stmt_for_task_instance(ti=ti, descending=True).limit(1)).first()
         again: datetime = last.reschedule_date if last else now() + timedelta(seconds=1)
         return again
+
+
+def _tells_of_failure(task: Any) -> bool:
+    """Whether somebody is told when it fails (`SchedulerJobRunner.process_executor_events`)."""
+    has_callback = task.has_on_retry_callback or task.has_on_failure_callback
+    return bool(has_callback or (task.email and (task.email_on_failure or task.email_on_retry)))
 
 
 def _any(opened: Any, column: Any, *conditions: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
@@ -18,8 +18,6 @@ from .sandbox import Prepare, Sandbox
 
 MAX_TURNS = 10_000
 """Turns of the scheduler in one run, sensors in reschedule mode included."""
-DETECTED_S = 60.0
-"""From a worker's death until the scheduler notices."""
 CLEARED_S = 600.0
 """From the end of a run until a person clears it."""
 DAY_S = 86_400.0
@@ -36,6 +34,16 @@ class _Ending:
     outcome: Outcome | None
     place: tuple[int, int]
     """Which of the clean runs, and the number of its attempts before the situation."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Processes:
+    """What runs the DAG's code while the scheduler takes its turns."""
+
+    attempt: Callable[[QueuedTask, bool], None]
+    """A worker's: one attempt of a queued task, with its log or without."""
+    run_callbacks: Callable[[Sequence[Any]], None]
+    """The DAG processor's: what the scheduler asks of it."""
 
 
 class Engine:
@@ -111,7 +119,7 @@ class Engine:
         self.sandbox.clock.move_to(runs.starts_at(dag, job.logical_date) + timedelta(seconds=job.delay_s))
         run = self.sandbox.run(runs.create(dag, job.logical_date))
         self.sandbox.journal.scheduler_turned()
-        state = self._drive(run.key, self._attempt_of(job, bag), True, may_jump=True)
+        state = self._drive(run.key, self._processes_of(job, bag), True, may_jump=True)
         outcome = self.sandbox.outcome(run, state)
         if not job.keeps_effects:
             return Recording(
@@ -147,7 +155,7 @@ class Engine:
         else:
             self.sandbox.begin(start.world, job.seed)
         run = self.sandbox.run(job.run)
-        drive = partial(self._drive, job.run, self._attempt_of(job, None), job.keeps_log)
+        drive = partial(self._drive, job.run, self._processes_of(job, None), job.keeps_log)
         cleared = self._cleared(run, start)
         if cleared is not None:
             if start.is_crash and run.reacts_to_failure():
@@ -166,8 +174,7 @@ class Engine:
         assert start.task_id is not None, "only a task's worker can crash"
         if self._died is None or self._died[0] is not start.world:
             self.sandbox.begin(start.world, job.seed)
-            self.sandbox.clock.advance(DETECTED_S)
-            self.sandbox.run(job.run).report_death(start.task_id, start.map_index)
+            self.sandbox.lose_worker(job.run, start.task_id, start.map_index, self._loader_of(job, None))
             self._died = start.world, self.sandbox.world()
         else:
             self.sandbox.begin(self._died[1], job.seed)
@@ -190,11 +197,15 @@ class Engine:
                 attempts=mine,
                 outputs={},
                 obstacles=tuple(self.sandbox.journal.obstacles),
+                notes=tuple(self.sandbox.journal.notes),
                 as_clean_from=ending.place,
             )
         rest = ending.outcome.attempts[ending.place[1] :]
         obstacles = dict.fromkeys((*self.sandbox.journal.obstacles, *ending.outcome.obstacles))
-        return replace(ending.outcome, attempts=(*mine, *rest), obstacles=tuple(obstacles))
+        notes = dict.fromkeys((*self.sandbox.journal.notes, *ending.outcome.notes))
+        return replace(
+            ending.outcome, attempts=(*mine, *rest), obstacles=tuple(obstacles), notes=tuple(notes)
+        )
 
     # --- recoveries ---------------------------------------------------------------------------
 
@@ -241,7 +252,7 @@ class Engine:
 
     # --- the loop -----------------------------------------------------------------------------
 
-    def _drive(self, run: RunKey, attempt: Callable[..., None], keeps_log: bool, *, may_jump: bool) -> str:
+    def _drive(self, run: RunKey, processes: _Processes, keeps_log: bool, *, may_jump: bool) -> str:
         """Let the scheduler and the workers take turns until all DagRuns have ended; the state of `run`, `stuck` if
         nothing can go on.
 
@@ -256,7 +267,8 @@ class Engine:
             for task in turn.queued:
                 if may_jump and self._arrive(run[0]):
                     return "jumped"
-                attempt(task, keeps_log)
+                processes.attempt(task, keeps_log)
+            processes.run_callbacks(turn.callbacks)
             if turn.queued:
                 continue
             if all(state in ("success", "failed") for state in turn.states.values()):
@@ -278,17 +290,19 @@ class Engine:
         self._situations.setdefault(situation, len(self.sandbox.journal.attempts))
         return self._ending is not None
 
-    def _attempt_of(self, job: RecordJob | RecoverJob, bag: Any) -> Callable[..., None]:
-        """Runs one attempt of a queued task of the job's DAG."""
+    def _processes_of(self, job: RecordJob | RecoverJob, bag: Any) -> _Processes:
+        """The processes that run code of the job's DAG."""
         shares_memory = isinstance(job, RecordJob) and job.shares_memory
         counts_lines = isinstance(job, RecordJob) and job.counts_lines
-
-        def load() -> Any:
-            return bag if shares_memory else self.sandbox.load_bag(job.dag.file, job.folder)
+        load = self._loader_of(job, bag if shares_memory else None)
 
         def attempt(task: QueuedTask, keeps_log: bool) -> None:
             if not shares_memory:
                 self.sandbox.forget()
             self.sandbox.attempt(task, load, keeps_log, counts_lines)
 
-        return attempt
+        return _Processes(attempt=attempt, run_callbacks=partial(self.sandbox.run_callbacks, load=load))
+
+    def _loader_of(self, job: RecordJob | RecoverJob, bag: Any) -> Callable[[], Any]:
+        """Gives the bag, or parses the job's DAG file afresh where there is none."""
+        return lambda: bag or self.sandbox.load_bag(job.dag.file, job.folder)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import FrameType
@@ -38,6 +39,9 @@ class Journal:
         self.effects: list[Effect] = []
         self.attempts: list[Attempt] = []
         self.obstacles: list[Obstacle] = []
+        self.notes: list[Obstacle] = []
+        """What keeps us from no verdict and yet was not seen."""
+        self._tells_people = False
         self.current: OpenAttempt | None = None
         self.is_parse = False
 
@@ -101,8 +105,18 @@ class Journal:
 
     def blocked(self, obstacle: Obstacle) -> None:
         """Something keeps us from a verdict; each is kept once."""
-        if obstacle not in self.obstacles:
-            self.obstacles.append(obstacle)
+        kept = self.notes if self._tells_people else self.obstacles
+        if obstacle not in kept:
+            kept.append(obstacle)
+
+    @contextmanager
+    def telling_people(self) -> Iterator[None]:
+        """Inside, what we do not see is a message to somebody, and keeps us from no verdict."""
+        self._tells_people = True
+        try:
+            yield
+        finally:
+            self._tells_people = False
 
     def where(self, frame: FrameType | None) -> Location | None:
         """The innermost of the project's frames."""

@@ -7,7 +7,7 @@ import os
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -153,6 +153,7 @@ class Sandbox:
             attempts=tuple(self.journal.attempts),
             outputs={**file_outputs(self._files.state), **inputs.outputs(self._metadata, run.key)},
             obstacles=tuple(self.journal.obstacles),
+            notes=tuple(self.journal.notes),
         )
 
     @property
@@ -276,7 +277,7 @@ class Sandbox:
             exit_code, error = self._execute(attempt, load, task.run[0], attempts.TaskLog(keeps_log))
             executed = lines()
         state = attempt.end(
-            exit_code or 0, lambda: self.run(task.run).report_death(task.task_id, task.map_index)
+            exit_code or 0, lambda: self.lose_worker(task.run, task.task_id, task.map_index, load)
         )
         journal.metadata_changed("state", state)
         journal.attempts.append(
@@ -299,6 +300,38 @@ class Sandbox:
             )
         )
         journal.current = None
+
+    def lose_worker(self, run: RunKey, task_id: str, map_index: int, load: Callable[[], Any]) -> str:
+        """The state that a running task gets when its worker is silent for too long; callbacks have run."""
+        self.clock.advance(self.scheduler.heartbeat_timeout_s + 1)
+        lost = self.scheduler.lose_worker(run, task_id, map_index)
+        self.journal.scheduler_turned()
+        self.run_callbacks(lost.callbacks, load)
+        return lost.state
+
+    def run_callbacks(self, requests: Sequence[Any], load: Callable[[], Any]) -> None:
+        """Do what the scheduler asks of the DAG processor.
+
+        What callbacks do out of our sight is worth a note, but hides no output: they tell people.
+        """
+        if not requests:
+            return
+        self.forget()
+        self._has_run = True
+        answers = Answers(None, self._ask, on_effect=self.journal.metadata_changed)
+        before = threading.enumerate()
+        try:
+            with (
+                self.journal.telling_people(),
+                self.clock.ticking(),
+                self._guard.up(),
+                cpu_bound(ATTEMPT_CPU_S, self._out_of_time),
+                attempts.supervised_by(answers),
+            ):
+                attempts.run_callbacks(load(), requests, attempts.TaskLog(False))
+        except (ProcessExited, UnansweredMessage, SystemExit, KeyboardInterrupt):
+            pass  # of the DAG processor's process, which the manager starts anew
+        self._end_of_process(before)
 
     def _execute(
         self, attempt: attempts.Attempt, load: Callable[[], Any], dag_id: str, log: attempts.TaskLog
