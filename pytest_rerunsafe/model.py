@@ -137,6 +137,8 @@ class Attempt:
     missing_input: str = ""
     """What the exception says was not there: `file:/data/in.csv`, `variable:name`, `connection:name`; or empty."""
     log: str = ""
+    is_opaque: bool = False
+    """Whether it did what is not seen here; if it failed for it, it is taken to have succeeded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -175,7 +175,8 @@ class Study:
                 case Outcome():
                     obstacles += answer.obstacles
                     notes += map(obstacle_text, answer.notes)
-                    cases.append(self._judge.case(trial.scenario, trial.state, answer))
+                    if not self._is_blurred(trial, answer):
+                        cases.append(self._judge.case(trial.scenario, trial.state, answer))
                 case Lost(obstacle):
                     obstacles.append(obstacle)
                 case Failed(reason):
@@ -190,6 +191,17 @@ class Study:
         if obstacles:
             return self._result(check, Verdict.UNVERIFIABLE, reason=obstacle_text(obstacles[0]), **found)
         return self._result(check, Verdict.SAFE, **found)
+
+    def _is_blurred(self, trial: Trial, outcome: Outcome) -> bool:
+        """Whether what is not seen here may have changed what the recovery met.
+
+        So it is if it was done between the first run of what was run again and the crash or clear.
+        """
+        attempts = self._reference.outcome.attempts
+        again = {(attempt.run, attempt.task_id, attempt.map_index) for attempt in outcome.attempts}
+        places = [i for i, a in enumerate(attempts) if (a.run, a.task_id, a.map_index) in again]
+        end = len(attempts) if trial.state is None else trial.state.point.attempt
+        return any(attempt.is_opaque for attempt in attempts[min(places, default=end) : end])
 
     def _try(self, batches: Sequence[Sequence[Trial]], *, keeps_log: bool = False) -> list[list[Ended]]:
         """How the trials of each batch ended."""

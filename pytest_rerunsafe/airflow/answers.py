@@ -68,11 +68,15 @@ class Answers:
         *,
         on_effect: OnEffect,
         is_stale: Callable[[str, str], bool] = lambda task_id, key: False,
+        on_unanswered: Callable[[str], None] = lambda name: None,
+        is_opaque: Callable[[], bool] = lambda: False,
     ) -> None:
         self._ti_id = ti_id
         self.ask = ask
         self._on_effect = on_effect
         self._is_stale = is_stale
+        self._on_unanswered = on_unanswered
+        self._is_opaque = is_opaque
         self.reads: dict[str, bool] = {}
         """XComs that the task found, `task_id/key`, and whether any of them was stale by `is_stale`."""
         self._dag_bag = DBDagBag()
@@ -83,10 +87,20 @@ class Answers:
 
     def send(self, msg: Any) -> Any:
         """The supervisor's answer to a message of the task."""
-        answer = _ANSWERS.get(type(msg).__name__)
+        msg = self._taken_for(msg)
+        name = type(msg).__name__
+        answer = _ANSWERS.get(name)
         if answer is None:
-            raise UnansweredMessage(type(msg).__name__)
+            self._on_unanswered(name)
+            raise UnansweredMessage(name)
         return answer(self, msg)
+
+    def _taken_for(self, msg: Any) -> Any:
+        """A failure of what cannot be done here is taken for a success, so that the rest of the DAG runs."""
+        failed = isinstance(msg, comms.RetryTask) or getattr(msg, "state", None) == "failed"
+        if not (failed and self._is_opaque()):
+            return msg
+        return comms.SucceedTask(end_date=msg.end_date, task_outlets=[], outlet_events=[])
 
     async def asend(self, msg: Any) -> Any:
         """As `send`."""

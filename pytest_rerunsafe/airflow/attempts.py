@@ -60,6 +60,8 @@ class Attempt:
             ti = self._runtime_task_instance(_task_of(load(), dag_id, self.queued.task_id))
             context = ti.get_template_context()
             state, _, error = run(ti, context, log)  # type: ignore[arg-type]
+            if error is not None and self.answers.terminal_state == TaskInstanceState.SUCCESS:
+                state, error = client_models.TaskInstanceState.SUCCESS, None
             context["exception"] = error
             finalize(ti, state, context, log, error)
         return error

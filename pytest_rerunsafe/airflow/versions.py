@@ -6,6 +6,8 @@ import importlib.util
 import inspect
 from typing import Any
 
+from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
+
 
 def _first(*modules: str) -> Any:
     """The first of some modules that this version has."""
@@ -35,7 +37,5 @@ def known_arguments(function: Any, **arguments: Any) -> dict[str, Any]:
 
 def scheduler_runner(job: Any, executor: Any) -> Any:
     """Airflow's scheduler with one executor."""
-    from airflow.jobs.scheduler_job_runner import SchedulerJobRunner
-
     job.executors = [executor]  # where 3.1 has it
     return SchedulerJobRunner(job, **known_arguments(SchedulerJobRunner.__init__, executors=[executor]))

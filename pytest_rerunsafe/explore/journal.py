@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import FrameType
 
@@ -23,7 +23,9 @@ class OpenAttempt:
     map_index: int
     try_number: int
     started: datetime
+    operator: str
     may_retry: bool = False
+    is_opaque: bool = False
     failed_operations: list[str] = field(default_factory=list)
 
 
@@ -105,6 +107,11 @@ class Journal:
 
     def blocked(self, obstacle: Obstacle) -> None:
         """Something keeps us from a verdict; each is kept once."""
+        if self.current is not None:
+            self.current.is_opaque = True
+            obstacle = replace(
+                obstacle, what=f"{self.current.task_id} ({self.current.operator}): {obstacle.what}"
+            )
         kept = self.notes if self._tells_people else self.obstacles
         if obstacle not in kept:
             kept.append(obstacle)

@@ -228,7 +228,7 @@ class Sandbox:
         except ProcessExited as exited:
             return f"Loading the file ended the process with exit code {exited.exit_code}."
         except UnansweredMessage as unanswered:
-            self.journal.blocked(_unanswered(unanswered))
+            self.journal.blocked(_unanswered(str(unanswered)))
             return f"Loading the file needs what cannot be answered here: {unanswered}."
         except SystemExit as left:
             return f"Loading the file called sys.exit({left.code!r})."
@@ -266,8 +266,16 @@ class Sandbox:
             map_index=task.map_index,
             try_number=task.try_number,
             started=self.clock.now,
+            operator=self.scheduler.dag(task.run[0]).get_task(task.task_id).task_type,
         )
-        answers = Answers(task.id, self._ask, on_effect=journal.metadata_changed, is_stale=self.is_stale)
+        answers = Answers(
+            task.id,
+            self._ask,
+            on_effect=journal.metadata_changed,
+            is_stale=self.is_stale,
+            on_unanswered=lambda name: journal.blocked(_unanswered(name)),
+            is_opaque=lambda: opened.is_opaque,
+        )
         attempt = attempts.Attempt(task, answers)
         opened.may_retry = attempt.may_retry
         journal.metadata_changed("state", "running")
@@ -297,6 +305,7 @@ class Sandbox:
                 error=self.sources.describe(error) if error is not None else "",
                 missing_input=attempts.missing_input(error),
                 log=printed.getvalue() if keeps_log else "",
+                is_opaque=opened.is_opaque,
             )
         )
         journal.current = None
@@ -349,9 +358,6 @@ class Sandbox:
             exit_code = exited.exit_code
         except attempts.NotLoaded as failed:
             exit_code, error = 1, failed
-        except UnansweredMessage as unanswered:
-            exit_code, error = 1, unanswered
-            self.journal.blocked(_unanswered(unanswered))
         except (SystemExit, KeyboardInterrupt) as exited_early:
             exit_code, error = 1, exited_early
         except Exception as failed_anyhow:
@@ -413,7 +419,7 @@ def _system_folders() -> tuple[Path, ...]:
     return tuple(Path(folder) for folder in sorted(folders) if os.path.isdir(folder))
 
 
-def _unanswered(message: UnansweredMessage) -> Obstacle:
+def _unanswered(message: str) -> Obstacle:
     return Obstacle(
         what=f"Airflow's request {message} is not answered here",
         where=None,
