@@ -135,4 +135,6 @@ def _cannot_start(trace: str) -> str:
     last = trace.strip().splitlines()[-1]
     if "No module named 'airflow'" in last:
         return "Airflow is not installed here: pip install 'pytest-rerunsafe[airflow]'"
+    if (refused := last.partition("Unsupported: ")[2]) and "rerunsafe" in last:
+        return refused
     return f"Airflow cannot be used: {last}\n{trace}"

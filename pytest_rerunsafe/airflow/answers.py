@@ -30,6 +30,7 @@ from airflow.sdk.exceptions import ErrorType
 from airflow.sdk.execution_time import comms, task_runner
 from fastapi import HTTPException
 
+from . import state_stores
 from .metadata import session
 
 Ask = Callable[[str, Callable[[], Any]], Any]
@@ -73,7 +74,7 @@ class Answers:
     ) -> None:
         self._ti_id = ti_id
         self.ask = ask
-        self._on_effect = on_effect
+        self.on_effect = on_effect
         self._is_stale = is_stale
         self._on_unanswered = on_unanswered
         self._is_opaque = is_opaque
@@ -154,7 +155,7 @@ class Answers:
         """Tell the server of the attempt's end."""
         self.call(task_instances.ti_update_state, ti_patch_payload=body)
         self.terminal_state = str(getattr(state, "value", state))
-        self._on_effect("state", self.terminal_state)
+        self.on_effect("state", self.terminal_state)
 
     def report_terminal(self, state: str, when: Any) -> None:
         """What the supervisor reports of a task that failed or skipped, after its process has gone."""
@@ -163,7 +164,7 @@ class Answers:
     def _skip_downstream(self, msg: Any) -> None:
         body = payloads.TISkippedDownstreamTasksStatePayload(tasks=msg.tasks)
         self.call(task_instances.ti_skip_downstream, ti_patch_payload=body)
-        self._on_effect("skip", "downstream")
+        self.on_effect("skip", "downstream")
 
     # --- XComs ---
 
@@ -173,13 +174,13 @@ class Answers:
 
     def _set_xcom(self, msg: Any) -> None:
         self.call(xcoms.set_xcom, **_xcom(msg), value=msg.value, **_given(msg, "dag_result", "mapped_length"))
-        self._on_effect("xcom", msg.key)
+        self.on_effect("xcom", msg.key)
 
     def _delete_xcom(self, msg: Any) -> None:
         self.call(xcoms.delete_xcom, **_xcom(msg))
         # The task runner fetches what it deletes, for backends that keep values elsewhere: nothing was made of it.
         self.reads.pop(f"{msg.task_id}/{msg.key}", None)
-        self._on_effect("xcom-delete", msg.key)
+        self.on_effect("xcom-delete", msg.key)
 
     def _get_xcom(self, msg: Any) -> Any:
         params = xcoms.GetXcomFilterParams(
@@ -224,11 +225,11 @@ class Answers:
     def _put_variable(self, msg: Any) -> None:
         body = VariablePostBody(val=msg.value, description=msg.description)
         self.call(variables.put_variable, variable_key=msg.key, body=body)
-        self._on_effect("variable", msg.key)
+        self.on_effect("variable", msg.key)
 
     def _delete_variable(self, msg: Any) -> Any:
         self.call(variables.delete_variable, variable_key=msg.key)
-        self._on_effect("variable-delete", msg.key)
+        self.on_effect("variable-delete", msg.key)
         return comms.OKResponse(ok=True)
 
     def _get_variable_keys(self, msg: Any) -> Any:
@@ -346,4 +347,5 @@ _ANSWERS: dict[str, Callable[[Answers, Any], Any]] = {
     "SetRenderedMapIndex": Answers._set_rendered_map_index,
     "ValidateInletsAndOutlets": Answers._validate_inlets_and_outlets,
     "MaskSecret": Answers._nothing,
+    **state_stores.ANSWERS,
 }

@@ -34,6 +34,10 @@ _OURS: Mapping[str, str] = {
 }
 
 
+class Unsupported(Exception):
+    """The user's configuration of Airflow cannot be followed; the argument says what and what to do, in one line."""
+
+
 def hostname() -> str:
     """The worker's name: the same on every machine."""
     return "worker"
@@ -69,11 +73,23 @@ def _import_airflow() -> None:
     import airflow.sdk.execution_time.supervisor
     import airflow.sdk.execution_time.task_runner
 
+    _refuse_what_cannot_be_followed()
     airflow.settings.initialize()
 
     from . import answers, attempts, inputs, loading, metadata, scheduling, warm_up_dag  # noqa: F401
 
     attempts.leave_out_what_only_people_read()
+
+
+def _refuse_what_cannot_be_followed() -> None:
+    from airflow.configuration import conf
+
+    backend = conf.get("core", "xcom_backend")
+    if backend.rpartition(".")[2] == "XComObjectStorageBackend":
+        raise Unsupported(
+            "XComs in object storage cannot be followed: unset AIRFLOW__CORE__XCOM_BACKEND for the checks "
+            f"(it is {backend!r}); what XComs hold is checked the same with Airflow's own backend."
+        )
 
 
 def _forget(folder: str, given: str | None) -> None:

@@ -24,6 +24,17 @@ _serialization = importlib.import_module("airflow.serialization.serialized_objec
 _serializer: Any = getattr(_serialization, "DagSerialization", None) or _serialization.SerializedDAG
 
 
+def _route(name: str) -> Any:
+    """A module of the Execution API's routes; None where this version has none of that name."""
+    module = f"airflow.api_fastapi.execution_api.routes.{name}"
+    return importlib.import_module(module) if importlib.util.find_spec(module) else None
+
+
+# New in 3.3.
+task_state_store: Any = _route("task_state_store")
+asset_state_store: Any = _route("asset_state_store")
+
+
 def serialized(dag: Any) -> Any:
     """The DAG as Airflow's scheduler knows it."""
     return _serializer.deserialize_dag(_serializer.serialize_dag(dag))

@@ -420,6 +420,12 @@ def _system_folders() -> tuple[Path, ...]:
 
 
 def _unanswered(message: str) -> Obstacle:
+    if message in ("CreateHITLDetailPayload", "AwaitInputTask"):
+        return Obstacle(
+            what="it waits for a person's answer, which nobody gives here",
+            where=None,
+            remedy="The rest is checked as if it had been given; `skip` the DAG with a reason if that makes no sense.",
+        )
     return Obstacle(
         what=f"Airflow's request {message} is not answered here",
         where=None,
