@@ -67,11 +67,13 @@ class Answers:
         ask: Ask,
         *,
         on_effect: OnEffect,
+        on_unanswered: Callable[[str], None],
         is_stale: Callable[[str, str], bool] = lambda task_id, key: False,
     ) -> None:
         self._ti_id = ti_id
         self.ask = ask
         self._on_effect = on_effect
+        self._on_unanswered = on_unanswered
         self._is_stale = is_stale
         self.reads: dict[str, bool] = {}
         """XComs that the task found, `task_id/key`, and whether any of them was stale by `is_stale`."""
@@ -83,9 +85,12 @@ class Answers:
 
     def send(self, msg: Any) -> Any:
         """The supervisor's answer to a message of the task."""
-        answer = _ANSWERS.get(type(msg).__name__)
+        name = type(msg).__name__
+        answer = _ANSWERS.get(name)
         if answer is None:
-            raise UnansweredMessage(type(msg).__name__)
+            # Told at once: the task may catch the exception, and Airflow takes it for the task's failure.
+            self._on_unanswered(name)
+            raise UnansweredMessage(name)
         return answer(self, msg)
 
     async def asend(self, msg: Any) -> Any:

@@ -17,6 +17,7 @@ from sqlalchemy import select, update
 from . import loading
 from .answers import Ask
 from .metadata import session
+from .versions import ParamValidationError
 
 RUN_ID = "rerunsafe"
 
@@ -31,6 +32,10 @@ class QueuedTask:
     try_number: int
 
 
+class NotCreated(Exception):
+    """Airflow makes no DagRun of the DAG as it is; the argument says why."""
+
+
 class Run:
     """The DagRun under test of one DAG, as it stands in the metadata database."""
 
@@ -39,7 +44,13 @@ class Run:
         self._ask = ask
 
     def create(self, logical_date: datetime) -> None:
-        """Make the DagRun, running, with its task instances."""
+        """Make the DagRun, running, with its task instances. Raises `NotCreated`."""
+        try:
+            self._create(logical_date)
+        except ParamValidationError as error:
+            raise NotCreated(str(error)) from None
+
+    def _create(self, logical_date: datetime) -> None:
         interval = loading.interval_of(self.dag, logical_date)
         is_scheduled = loading.first_run(self.dag) is not None
         with session() as opened:

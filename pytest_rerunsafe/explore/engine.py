@@ -108,7 +108,10 @@ class Engine:
         loading.store(bag)
         run = self.sandbox.stored_run(job.dag.dag_id)
         self.sandbox.clock.move_to(run.starts_at(job.logical_date) + timedelta(seconds=job.delay_s))
-        run.create(job.logical_date)
+        try:
+            run.create(job.logical_date)
+        except scheduling.NotCreated as reason:
+            raise NotRun(f"Airflow makes no run of this DAG: {reason}") from None
         self.sandbox.journal.scheduler_turned()
         state = self._drive(run, self._attempt_of(job, bag), True, may_jump=True)
         outcome = self.sandbox.outcome(run, state)

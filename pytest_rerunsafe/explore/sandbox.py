@@ -204,7 +204,9 @@ class Sandbox:
     def parse(self, file: str, folder: str) -> Any:
         """The DagBag of a file, parsed as the DAG processor does; the reason as text if that process would have ended."""
         self._has_run = True
-        answers = Answers(None, self._ask, on_effect=self.journal.metadata_changed)
+        answers = Answers(
+            None, self._ask, on_effect=self.journal.metadata_changed, on_unanswered=self._unanswered
+        )
         try:
             with (
                 self.clock.ticking(),
@@ -216,7 +218,6 @@ class Sandbox:
         except ProcessExited as exited:
             return f"Loading the file ended the process with exit code {exited.exit_code}."
         except UnansweredMessage as unanswered:
-            self.journal.blocked(_unanswered(unanswered))
             return f"Loading the file needs what cannot be answered here: {unanswered}."
         except SystemExit as left:
             return f"Loading the file called sys.exit({left.code!r})."
@@ -256,7 +257,13 @@ class Sandbox:
             try_number=task.try_number,
             started=self.clock.now,
         )
-        answers = Answers(task.id, self._ask, on_effect=journal.metadata_changed, is_stale=self.is_stale)
+        answers = Answers(
+            task.id,
+            self._ask,
+            on_effect=journal.metadata_changed,
+            on_unanswered=self._unanswered,
+            is_stale=self.is_stale,
+        )
         attempt = attempts.Attempt(task, answers)
         opened.may_retry = attempt.may_retry
         journal.metadata_changed("state", "running")
@@ -303,9 +310,6 @@ class Sandbox:
             exit_code = exited.exit_code
         except attempts.NotLoaded as failed:
             exit_code, error = 1, failed
-        except UnansweredMessage as unanswered:
-            exit_code, error = 1, unanswered
-            self.journal.blocked(_unanswered(unanswered))
         except (SystemExit, KeyboardInterrupt) as exited_early:
             exit_code, error = 1, exited_early
         except Exception as failed_anyhow:
@@ -350,6 +354,15 @@ class Sandbox:
             )
         )
 
+    def _unanswered(self, message: str) -> None:
+        self.journal.blocked(
+            Obstacle(
+                what=f"Airflow's request {message} is not answered here",
+                where=self.journal.where(sys._getframe(1)),
+                remedy="`skip` the DAG with a reason; please report what it does.",
+            )
+        )
+
     def _unsupported(self, what: str) -> None:
         self.journal.blocked(
             Obstacle(
@@ -365,11 +378,3 @@ def _system_folders() -> tuple[Path, ...]:
     folders = {*sysconfig.get_paths().values(), sys.prefix, sys.base_prefix}
     folders |= {"/usr/share/zoneinfo", "/etc", str(Path(__file__).parents[1])}
     return tuple(Path(folder) for folder in sorted(folders) if os.path.isdir(folder))
-
-
-def _unanswered(message: UnansweredMessage) -> Obstacle:
-    return Obstacle(
-        what=f"Airflow's request {message} is not answered here",
-        where=None,
-        remedy="`skip` the DAG with a reason; please report what it does.",
-    )
