@@ -7,13 +7,14 @@ AIRFLOW_HOME pointing to an empty folder.
 from __future__ import annotations
 
 import faulthandler
+import importlib.util
 import json
 import os
 import sqlite3
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypedDict
@@ -21,6 +22,8 @@ from unittest.mock import patch
 
 BOUND_S = 120.0
 """Wall-clock time that one DAG may take; the first in a process takes some seconds."""
+LEAP = 30
+"""Seconds that the clock moves on for one of sleep."""
 AT_A_TIME = 2
 """Processes that run DAGs."""
 
@@ -100,9 +103,7 @@ class _Share:
 
     def ended(self) -> dict[str, Ended]:
         """By DAG id."""
-        return {
-            dag["dag_id"]: json.loads(line) for dag, line in zip(self._dags, self._lines(), strict=True)
-        }
+        return {dag["dag_id"]: json.loads(line) for dag, line in zip(self._dags, self._lines(), strict=True)}
 
     def _write(self, ended: Ended) -> None:
         with self._results.open("a") as results:
@@ -146,20 +147,16 @@ def _set_up(files: set[str], database: Path) -> dict[str, Any]:
     bundles = {f"bundle-{number}": file for number, file in enumerate(sorted(files))}
     classpath = "airflow.dag_processing.bundles.local.LocalDagBundle"
     os.environ["AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST"] = json.dumps(
-        [
-            {"name": name, "classpath": classpath, "kwargs": {"path": file}}
-            for name, file in bundles.items()
-        ]
+        [{"name": name, "classpath": classpath, "kwargs": {"path": file}} for name, file in bundles.items()]
     )
     _use(database)
     from airflow import settings
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.models.base import Base
+    from airflow.models.tasklog import LogTemplate
     from airflow.sdk.execution_time.supervisor import in_process_api_server
     from airflow.utils import db
     from airflow.utils.session import create_session
-
-    from airflow.models.tasklog import LogTemplate
 
     if hasattr(db, "import_all_models"):
         db.import_all_models()
@@ -174,19 +171,17 @@ def _set_up(files: set[str], database: Path) -> dict[str, Any]:
 
 
 def _stored(bundle: str, file: str) -> Any:
-    try:  # 3.2 moved it
-        from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
-    except ImportError:
-        from airflow.models.dagbag import DagBag, sync_bag_to_db
-    bag = DagBag(dag_folder=file, safe_mode=False, bundle_path=Path(file), bundle_name=bundle)
-    sync_bag_to_db(bag, bundle, None)
+    # 3.2 moved it.
+    places = ("airflow.dag_processing.dagbag", "airflow.models.dagbag")
+    module = importlib.import_module(next(name for name in places if importlib.util.find_spec(name)))
+    bag = module.DagBag(dag_folder=file, safe_mode=False, bundle_path=Path(file), bundle_name=bundle)
+    module.sync_bag_to_db(bag, bundle, None)
     return bag
 
 
 def _use(database: Path) -> None:
     """Let Airflow work on that database."""
     os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{database}"
-    import airflow
     from airflow import settings
 
     settings.configure_vars()
@@ -195,10 +190,15 @@ def _use(database: Path) -> None:
 
 @contextmanager
 def _clock_at(now: datetime) -> Iterator[None]:
-    """Inside, the clock starts there, and sleeping moves it on: retry delays and pokes cost no time."""
+    """Inside, the clock starts there, and sleeping moves it on: retry delays and pokes cost no time.
+
+    By more than is asked, for `dag.test()` looks once a second whether something may go on, and each look has its price.
+    """
     import time_machine
 
-    with time_machine.travel(now, tick=True) as traveller, patch("time.sleep", traveller.shift):
+    with ExitStack() as stack:
+        traveller = stack.enter_context(time_machine.travel(now, tick=True))
+        stack.enter_context(patch("time.sleep", lambda seconds: traveller.shift(LEAP * seconds)))
         yield
 
 
