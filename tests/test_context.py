@@ -30,7 +30,7 @@ def test_template_variables_are_those_of_the_interval(dags: Project) -> None:
         "macros.ds_add(ds, 7)": "2024-03-11", "dag_run.run_type": "scheduled", "dag_run.conf": "{}",
         "var.value.region": "eu", "var.json.limits.top": "3", "conn.shop.host": "shop.example",
         "prev_start_date_success": "None", "task_instance_key_str": "context_templates__check__20240304",
-        "my_macro(2)": "4", "greeting": "hello", "inlets": "[]", "test_mode": "False",
+        "my_macro(2)": "4", "greeting": "hello", "inlets": "[]",
     }
 
     def compare(**given):

@@ -68,8 +68,8 @@ class Answers:
         ask: Ask,
         *,
         on_effect: OnEffect,
+        on_unanswered: Callable[[str], None],
         is_stale: Callable[[str, str], bool] = lambda task_id, key: False,
-        on_unanswered: Callable[[str], None] = lambda name: None,
         is_opaque: Callable[[], bool] = lambda: False,
     ) -> None:
         self._ti_id = ti_id
@@ -92,6 +92,7 @@ class Answers:
         name = type(msg).__name__
         answer = _ANSWERS.get(name)
         if answer is None:
+            # Told at once: the task may catch the exception, and Airflow takes it for the task's failure.
             self._on_unanswered(name)
             raise UnansweredMessage(name)
         return answer(self, msg)

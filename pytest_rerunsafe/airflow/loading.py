@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pendulum
+from airflow.exceptions import SerializationError
 from airflow.models.dag import DagModel
 from airflow.models.dag_version import DagVersion  # noqa: F401  (its table is written when a DAG is stored)
 from airflow.models.dagbundle import DagBundleModel
@@ -42,9 +43,11 @@ def describe(file: str, bag: Any) -> LoadedFile:
     """What a loaded file holds, DAGs by id."""
     if bag.import_errors:
         return LoadedFile(file=file, dags=(), error="\n".join(bag.import_errors.values()))
-    return LoadedFile(
-        file=file, dags=tuple(_describe_dag(file, bag.dags[dag_id]) for dag_id in sorted(bag.dags))
-    )
+    try:
+        dags = tuple(_describe_dag(file, bag.dags[dag_id]) for dag_id in sorted(bag.dags))
+    except SerializationError as error:  # an import error for the DAG processor too
+        return LoadedFile(file=file, dags=(), error=str(error))
+    return LoadedFile(file=file, dags=dags)
 
 
 def _describe_dag(file: str, dag: Any) -> DagInfo:

@@ -16,10 +16,22 @@ from ..model import RunKey
 from . import loading
 from .answers import Ask
 from .metadata import session
+from .versions import ParamValidationError
+
+
+class NotCreated(Exception):
+    """Airflow makes no DagRun of the DAG as it is; the argument says why."""
 
 
 def create(dag: Any, logical_date: datetime) -> RunKey:
-    """Make the DagRun of a logical date, queued, with its task instances, as the scheduler or a person would."""
+    """Make the DagRun of a logical date, queued, with its task instances. Raises `NotCreated`."""
+    try:
+        return _create(dag, logical_date)
+    except ParamValidationError as error:
+        raise NotCreated(str(error)) from None
+
+
+def _create(dag: Any, logical_date: datetime) -> RunKey:
     interval = loading.interval_of(dag, logical_date)
     run_type = DagRunType.MANUAL if loading.first_run(dag) is None else DagRunType.SCHEDULED
     run_id = dag.timetable.generate_run_id(run_type=run_type, run_after=interval.end, data_interval=interval)

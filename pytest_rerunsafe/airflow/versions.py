@@ -19,6 +19,9 @@ _dagbag = _first("airflow.dag_processing.dagbag", "airflow.models.dagbag")
 DagBag: Any = _dagbag.DagBag
 sync_bag_to_db: Any = _dagbag.sync_bag_to_db
 
+# 3.2 moved it; this module has used it all along.
+ParamValidationError: Any = importlib.import_module("airflow.sdk.definitions.param").ParamValidationError
+
 # 3.2 split serialization from the scheduler's DAG.
 _serialization = importlib.import_module("airflow.serialization.serialized_objects")
 _serializer: Any = getattr(_serialization, "DagSerialization", None) or _serialization.SerializedDAG

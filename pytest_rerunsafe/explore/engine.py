@@ -117,7 +117,10 @@ class Engine:
         loading.store(bag)
         dag = self.sandbox.scheduler.dag(job.dag.dag_id)
         self.sandbox.clock.move_to(runs.starts_at(dag, job.logical_date) + timedelta(seconds=job.delay_s))
-        run = self.sandbox.run(runs.create(dag, job.logical_date))
+        try:
+            run = self.sandbox.run(runs.create(dag, job.logical_date))
+        except runs.NotCreated as reason:
+            raise NotRun(f"Airflow makes no run of this DAG: {reason}") from None
         self.sandbox.journal.scheduler_turned()
         state = self._drive(run.key, self._processes_of(job, bag), True, may_jump=True)
         outcome = self.sandbox.outcome(run, state)

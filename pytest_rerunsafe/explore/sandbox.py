@@ -216,7 +216,9 @@ class Sandbox:
     def parse(self, file: str, folder: str) -> Any:
         """The DagBag of a file, parsed as the DAG processor does; the reason as text if that process would have ended."""
         self._has_run = True
-        answers = Answers(None, self._ask, on_effect=self.journal.metadata_changed)
+        answers = Answers(
+            None, self._ask, on_effect=self.journal.metadata_changed, on_unanswered=self._unanswered
+        )
         try:
             with (
                 self.clock.ticking(),
@@ -228,7 +230,6 @@ class Sandbox:
         except ProcessExited as exited:
             return f"Loading the file ended the process with exit code {exited.exit_code}."
         except UnansweredMessage as unanswered:
-            self.journal.blocked(_unanswered(str(unanswered)))
             return f"Loading the file needs what cannot be answered here: {unanswered}."
         except SystemExit as left:
             return f"Loading the file called sys.exit({left.code!r})."
@@ -273,7 +274,7 @@ class Sandbox:
             self._ask,
             on_effect=journal.metadata_changed,
             is_stale=self.is_stale,
-            on_unanswered=lambda name: journal.blocked(_unanswered(name)),
+            on_unanswered=self._unanswered,
             is_opaque=lambda: opened.is_opaque,
         )
         attempt = attempts.Attempt(task, answers)
@@ -327,7 +328,9 @@ class Sandbox:
             return
         self.forget()
         self._has_run = True
-        answers = Answers(None, self._ask, on_effect=self.journal.metadata_changed)
+        answers = Answers(
+            None, self._ask, on_effect=self.journal.metadata_changed, on_unanswered=self._unanswered
+        )
         before = threading.enumerate()
         try:
             with (
@@ -402,6 +405,17 @@ class Sandbox:
             )
         )
 
+    def _unanswered(self, message: str) -> None:
+        what = f"Airflow's request {message} is not answered here"
+        remedy = "`skip` the DAG with a reason; please report what it does."
+        if message in ("CreateHITLDetailPayload", "AwaitInputTask"):
+            what = "a person is asked, and nobody answers here"
+            remedy = (
+                "What follows is checked as if there were no answer; `skip` the DAG if that makes no sense."
+            )
+        where = self.journal.where(sys._getframe(1))
+        self.journal.blocked(Obstacle(what=what, where=where, remedy=remedy))
+
     def _unsupported(self, what: str) -> None:
         self.journal.blocked(
             Obstacle(
@@ -417,17 +431,3 @@ def _system_folders() -> tuple[Path, ...]:
     folders = {*sysconfig.get_paths().values(), sys.prefix, sys.base_prefix}
     folders |= {"/usr/share/zoneinfo", "/etc", str(Path(__file__).parents[1])}
     return tuple(Path(folder) for folder in sorted(folders) if os.path.isdir(folder))
-
-
-def _unanswered(message: str) -> Obstacle:
-    if message in ("CreateHITLDetailPayload", "AwaitInputTask"):
-        return Obstacle(
-            what="it waits for a person's answer, which nobody gives here",
-            where=None,
-            remedy="The rest is checked as if it had been given; `skip` the DAG with a reason if that makes no sense.",
-        )
-    return Obstacle(
-        what=f"Airflow's request {message} is not answered here",
-        where=None,
-        remedy="`skip` the DAG with a reason; please report what it does.",
-    )
