@@ -13,8 +13,10 @@ from airflow.jobs.job import Job
 from airflow.models.asset import AssetDagRunQueue
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
+from airflow.models.pool import Pool
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskreschedule import TaskReschedule
+from airflow.ti_deps.dependencies_states import EXECUTION_STATES
 from airflow.utils.sqlalchemy import prohibit_commit
 from airflow.utils.state import DagRunState, TaskInstanceState
 from sqlalchemy import select, update
@@ -84,6 +86,9 @@ class Scheduler:
         self._ask = ask
         self._executor = _Executor()
         self._runner = scheduler_runner(Job(), self._executor)
+        self._at_once = min(
+            self._runner.job.max_tis_per_query or self._executor.parallelism, self._executor.parallelism
+        )
         self._dags: dict[str, Any] = {}
 
     def dag(self, dag_id: str) -> Any:
@@ -115,12 +120,53 @@ class Scheduler:
                     self._executor.send_callback(callback)
             guard.commit()
             opened.expunge_all()
-            if _any(opened, TaskInstance.id, TaskInstance.state == TaskInstanceState.SCHEDULED):
+            if not self._queue_without_limits(opened):
                 self._runner._critical_section_enqueue_task_instances(opened)
             guard.commit()
             return Turn(
                 queued=_queued(opened), callbacks=tuple(self._executor.callbacks), states=_run_states(opened)
             )
+
+    def _queue_without_limits(self, opened: Any) -> bool:
+        """Queue what is scheduled where no limit of Airflow can keep any of it back; whether that was so.
+
+        What `_executable_task_instances_to_queued` weighs for each task takes it several milliseconds.
+        """
+        alive = opened.execute(
+            select(
+                TaskInstance.id,
+                TaskInstance.state,
+                TaskInstance.pool,
+                TaskInstance.pool_slots,
+                TaskInstance.executor,
+                DagModel,
+            )
+            .join(TaskInstance.dag_run)
+            .join(TaskInstance.dag_model)
+            .where(
+                TaskInstance.state.in_([TaskInstanceState.SCHEDULED, *EXECUTION_STATES]),
+                DagRun.state == DagRunState.RUNNING,
+            )
+        ).all()
+        waiting = [row.id for row in alive if row.state == TaskInstanceState.SCHEDULED]
+        if not waiting:
+            return True
+        slots = opened.scalars(select(Pool.slots).where(Pool.pool == Pool.DEFAULT_POOL_NAME)).one()
+        limits = {row.DagModel.max_active_tasks for row in alive} | {slots % 2**31}  # -1 is no limit
+        is_plain = all(
+            (row.pool, row.pool_slots, row.executor) == (Pool.DEFAULT_POOL_NAME, 1, None)
+            and not row.DagModel.has_task_concurrency_limits
+            for row in alive
+        )
+        if not is_plain or len(alive) > min(*limits, self._at_once):
+            return False
+        opened.execute(
+            update(TaskInstance)
+            .where(TaskInstance.id.in_(waiting))
+            .values(state=TaskInstanceState.QUEUED, queued_dttm=now(), queued_by_job_id=self._runner.job.id)
+            .execution_options(synchronize_session=False)
+        )
+        return True
 
     def lose_worker(self, run: RunKey, task_id: str, map_index: int) -> Loss:
         """What Airflow makes of a running task whose worker has been silent for `heartbeat_timeout_s`."""
