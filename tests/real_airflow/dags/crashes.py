@@ -1,0 +1,68 @@
+"""What the flows of this folder share: files that they append to, and places to die at. No file of flows itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from airflow.sdk import get_current_context
+
+OUT = Path(os.environ["REAL_AIRFLOW_OUT"])
+DEATHS = OUT / "deaths"
+"""There in a real deployment only: elsewhere nobody dies here."""
+
+ONE_DAY = {
+    "schedule": "@daily",
+    "start_date": datetime(2024, 1, 1),
+    "end_date": datetime(2024, 1, 1),
+    "catchup": True,
+}
+"""The scheduler makes one run by itself."""
+TWO_DAYS = {**ONE_DAY, "end_date": datetime(2024, 1, 2)}
+RETRY = {"retries": 1, "retry_delay": timedelta(seconds=1)}
+
+
+def note(what: str) -> None:
+    """Append a line to the task instance's own file: which try did what."""
+    context = get_current_context()
+    ti = context["ti"]
+    with open(OUT / f"{ti.dag_id}.{context['ds']}.{_name(ti)}", "a") as out:
+        out.write(f"{what} by try {ti.try_number}\n")
+
+
+def killed_here() -> None:
+    """The first to get here kills its process; its supervisor lives on and reports it."""
+    if _is_first():
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def lost_here() -> None:
+    """The first to get here takes its supervisor with it: the scheduler has to find out."""
+    if _is_first():
+        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def terminated_here() -> None:
+    """The first to get here is asked to end."""
+    if _is_first():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _is_first() -> bool:
+    context = get_current_context()
+    ti = context["ti"]
+    if not DEATHS.is_dir():
+        return False
+    try:
+        (DEATHS / f"{ti.dag_id}.{_name(ti)}").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _name(ti: object) -> str:
+    index = ti.map_index
+    return ti.task_id if index is None or index < 0 else f"{ti.task_id}[{index}]"
