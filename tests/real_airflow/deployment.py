@@ -15,7 +15,6 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 LIMIT_S = 240.0
 """How long anything here may take."""
 POLL_S = 0.2
@@ -24,6 +23,12 @@ import json, os, sys
 from airflow.__main__ import main
 from airflow.cli.commands import backfill_command, task_command
 from airflow.utils.cli import get_dags
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+# SQLite refuses to write after a read if another has written in between: take the turn first, as servers' locks would.
+event.listen(Engine, "connect", lambda connection, _: setattr(connection, "isolation_level", None))
+event.listen(Engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
 
 for line in sys.stdin:
     child = os.fork()
@@ -79,7 +84,8 @@ class Deployment:
         database = f"file:{self.home / 'airflow.db'}?mode=ro"
         with closing(sqlite3.connect(database, uri=True, timeout=30)) as opened:
             runs = opened.execute(
-                "SELECT run_id, logical_date, state FROM dag_run WHERE dag_id = ? ORDER BY logical_date", (dag_id,)
+                "SELECT run_id, logical_date, state FROM dag_run WHERE dag_id = ? ORDER BY logical_date",
+                (dag_id,),
             ).fetchall()
             return [_run(opened, dag_id, *run) for run in runs]
 
@@ -144,10 +150,14 @@ def start(home: Path, dags: Path, variables: Mapping[str, str]) -> Iterator[Depl
             return process
 
         begin("migrate", "-m", "airflow", "db", "migrate").wait(LIMIT_S)
-        for component in COMPONENTS:
+        for component in ("api-server", "scheduler", "triggerer"):
             begin(component, "-m", "airflow", component)
-        commands = begin("commands", "-c", COMMANDS, pipe=subprocess.PIPE)
-        yield Deployment(home, commands)
+        deployment = Deployment(home, begin("commands", "-c", COMMANDS, pipe=subprocess.PIPE))
+        # Without it there are no DAGs: no task starts before there is a server to ask.
+        port = int(environment["AIRFLOW__API__PORT"])
+        deployment.wait(lambda: _listens(port), lambda: "the api-server does not listen")
+        begin("dag-processor", "-m", "airflow", "dag-processor")
+        yield deployment
 
 
 def _environment(home: Path, dags: Path, variables: Mapping[str, str]) -> dict[str, str]:
@@ -155,14 +165,16 @@ def _environment(home: Path, dags: Path, variables: Mapping[str, str]) -> dict[s
     settings = {
         "CORE__DAGS_FOLDER": str(dags),
         "CORE__EXECUTOR": "LocalExecutor",
-        "CORE__PARALLELISM": "6",
+        "CORE__PARALLELISM": "4",
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "CORE__EXECUTION_API_SERVER_URL": f"http://localhost:{port}/execution/",
         "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        # A writer waits its turn, however busy the machine is.
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}?timeout=60",
         "API__PORT": str(port),
         "API__WORKERS": "1",
-        "API_AUTH__JWT_SECRET": "the secret of a deployment that lives for minutes",
+        "API_AUTH__JWT_SECRET": "the secret of a deployment that lives for minutes and that nobody else can reach",
         "DAG_PROCESSOR__REFRESH_INTERVAL": "600",
         "SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
         "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
@@ -188,6 +200,11 @@ def _free_port() -> int:
     with closing(socket.socket()) as bound:
         bound.bind(("localhost", 0))
         return int(bound.getsockname()[1])
+
+
+def _listens(port: int) -> bool:
+    with closing(socket.socket()) as tried:
+        return tried.connect_ex(("localhost", port)) == 0
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -29,6 +29,13 @@ class Scenario:
         return self.dag_id
 
 
+def _backfill(dag_id: str, reprocessed: str) -> str:
+    return (
+        f"backfill create --dag-id {dag_id} --from-date 2024-01-01 --to-date 2024-01-02"
+        f" --reprocess-behavior {reprocessed}"
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Ending:
     """What is there once all runs of a DAG have ended."""
@@ -55,7 +62,7 @@ def _go_on(deployment: Deployment, scenario: Scenario, out: Path, seen: list[End
     if len(seen) > len(scenario.commands):
         return
     runs = deployment.runs(scenario.dag_id)
-    wanted = scenario.first_wait if scenario.first_wait and not seen else scenario.runs
+    wanted = scenario.first_wait if scenario.first_wait is not None and not seen else scenario.runs
     if len(runs) < scenario.runs or sum(run.has_ended for run in runs) < wanted:
         return
     files = {path.name: path.read_text() for path in sorted(out.glob(f"{scenario.dag_id}.*"))}
@@ -76,17 +83,16 @@ def _unfinished(
     ]
 
 
-CRASHED = (
-    # The process of the task dies, its supervisor reports it: with a try left, 3.3 retries at once, 3.1 fails the task.
+PREDICTED = (
+    # The process of the task dies, its supervisor lives: it reports nothing if there is a try left (`UP_FOR_RETRY` is among
+    # its `STATES_SENT_DIRECTLY`), and the scheduler finds the task running that its executor is done with.
     Scenario(dag_id="retry", predicted="load@xcom:try_1#1:kill:retry"),
-    Scenario(dag_id="mapped_retry"),
-    # The supervisor dies too: a lost worker. The scheduler misses its heartbeats and calls `handle_failure`.
-    Scenario(dag_id="lost_worker", predicted="load@xcom:try_1#1:kill:retry"),
+    Scenario(dag_id="unflushed", predicted="load@write:{out}/unflushed.rows#1:kill:retry"),
+    Scenario(dag_id="sensor", predicted="wait@write:{out}/sensor.2024-01-01.wait#2:kill:retry"),
     Scenario(
-        dag_id="clear_lost",
-        commands=("tasks clear clear_lost -t load -d -y",),
-        predicted="load@write:{out}/clear_lost.2024-01-01.load#1:kill:clear-downstream",
+        dag_id="mapped_retry", predicted="load@write:{out}/mapped_retry.2024-01-01.load[1]#1:kill:retry"
     ),
+    # If there is none, the supervisor reports the failure.
     Scenario(
         dag_id="clear_downstream",
         commands=("tasks clear clear_downstream -t load -d -y",),
@@ -103,11 +109,6 @@ CRASHED = (
         predicted="load@write:{out}/clear_run.2024-01-01.load#1:kill:clear-run",
     ),
     Scenario(
-        dag_id="mapped_clear",
-        commands=("tasks clear mapped_clear -t load -d -y",),
-        predicted="load@write:{out}/mapped_clear.2024-01-01.load[1]#1:kill:clear-downstream",
-    ),
-    Scenario(
         dag_id="teardown_after_crash",
         commands=("tasks clear teardown_after_crash -t use -y",),
         predicted="use@write:{out}/teardown_after_crash.2024-01-01.use#1:kill:clear-task",
@@ -118,37 +119,90 @@ CRASHED = (
         predicted="left@write:{out}/branch.2024-01-01.left#1:kill:clear-downstream",
     ),
     Scenario(
+        dag_id="all_done",
+        commands=("tasks clear all_done -t load -y",),
+        predicted="load@write:{out}/all_done.2024-01-01.load#1:kill:clear-task",
+    ),
+    # The supervisor dies too: a lost worker. The scheduler misses its heartbeats and calls `handle_failure`.
+    Scenario(dag_id="lost_worker", predicted="load@xcom:try_1#1:kill:retry"),
+    Scenario(
+        dag_id="clear_lost",
+        commands=("tasks clear clear_lost -t load -d -y",),
+        predicted="load@write:{out}/clear_lost.2024-01-01.load#1:kill:clear-downstream",
+    ),
+    # Nothing dies.
+    Scenario(
         dag_id="branch_left_aside",
         commands=("tasks clear branch_left_aside -t right -y",),
         predicted="right:-:clear-task",
     ),
     Scenario(
-        dag_id="all_done",
-        commands=("tasks clear all_done -t load -y",),
-        predicted="load@write:{out}/all_done.2024-01-01.load#1:kill:clear-task",
-    ),
-    Scenario(dag_id="clear_failed", commands=("tasks clear clear_failed -f -y",)),
-    Scenario(
-        dag_id="depends_on_past", runs=2, first_wait=1, commands=("tasks clear depends_on_past -f -y",)
-    ),
-    Scenario(dag_id="deferred"),
-    Scenario(
-        dag_id="backfill",
-        runs=2,
-        commands=(
-            "backfill create --dag-id backfill --from-date 2024-01-01 --to-date 2024-01-02"
-            " --reprocess-behavior completed",
-        ),
+        dag_id="cleared_alone",
+        commands=("tasks clear cleared_alone -t extract -y",),
+        predicted="extract:-:clear-task",
     ),
     Scenario(
-        dag_id="backfill_failed",
-        runs=2,
-        commands=(
-            "backfill create --dag-id backfill_failed --from-date 2024-01-01 --to-date 2024-01-02"
-            " --reprocess-behavior failed",
-        ),
+        dag_id="mapped_shrinks",
+        commands=("tasks clear mapped_shrinks -t parts -d -y",),
+        predicted="parts:-:clear-downstream",
     ),
-    Scenario(dag_id="sigterm"),
-    Scenario(dag_id="callbacks"),
-    Scenario(dag_id="callbacks_lost", file="callbacks_lost.notified"),
 )
+"""What our engine can be asked for."""
+
+NOT_YET = (
+    (
+        Scenario(dag_id="mapped_clear", commands=("tasks clear mapped_clear -t load -d -y",)),
+        "what stands beside the dead task runs to its end before anybody clears",
+    ),
+    (
+        Scenario(dag_id="clear_failed", commands=("tasks clear clear_failed -f -y",)),
+        "what stands beside the dead task runs to its end; a clear of what failed",
+    ),
+    (
+        Scenario(dag_id="clear_upstream", commands=("tasks clear clear_upstream -t load -u -y",)),
+        "a clear with upstream",
+    ),
+    (
+        Scenario(
+            dag_id="clear_one_day",
+            runs=2,
+            commands=("tasks clear clear_one_day -s 2024-01-02 -e 2024-01-02 -y",),
+        ),
+        "several runs; a clear of a range of dates",
+    ),
+    (
+        Scenario(
+            dag_id="clear_running",
+            first_wait=0,
+            file="clear_running.2024-01-01.load",
+            commands=("tasks clear clear_running -r -y",),
+        ),
+        "a clear of what runs",
+    ),
+    (
+        Scenario(
+            dag_id="depends_on_past",
+            runs=2,
+            first_wait=1,
+            commands=("tasks clear depends_on_past -f -y",),
+        ),
+        "several runs",
+    ),
+    (Scenario(dag_id="backfill", runs=2, commands=(_backfill("backfill", "completed"),)), "backfill"),
+    (
+        Scenario(dag_id="backfill_failed", runs=2, commands=(_backfill("backfill_failed", "failed"),)),
+        "backfill",
+    ),
+    (Scenario(dag_id="deferred"), "triggers"),
+    (Scenario(dag_id="sigterm"), "crashes by SIGTERM"),
+    (Scenario(dag_id="killed_after_success"), "crashes in callbacks"),
+    (Scenario(dag_id="killed_after_last_success"), "crashes in callbacks"),
+    (Scenario(dag_id="notified_of_death"), "callbacks after a death"),
+    (Scenario(dag_id="notified_of_retry", file="notified_of_retry.notified"), "callbacks after a death"),
+    (Scenario(dag_id="notified_of_loss", file="notified_of_loss.notified"), "callbacks after a death"),
+    (
+        Scenario(dag_id="notified_of_lost_retry", file="notified_of_lost_retry.notified"),
+        "callbacks after a death",
+    ),
+)
+"""What our engine cannot be asked for, and what it lacks for it."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from datetime import datetime, timedelta
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from airflow.sdk import get_current_context
@@ -15,12 +17,12 @@ DEATHS = OUT / "deaths"
 
 ONE_DAY = {
     "schedule": "@daily",
-    "start_date": datetime(2024, 1, 1),
-    "end_date": datetime(2024, 1, 1),
+    "start_date": datetime(2024, 1, 1, tzinfo=timezone.utc),
+    "end_date": datetime(2024, 1, 1, tzinfo=timezone.utc),
     "catchup": True,
 }
 """The scheduler makes one run by itself."""
-TWO_DAYS = {**ONE_DAY, "end_date": datetime(2024, 1, 2)}
+TWO_DAYS = {**ONE_DAY, "end_date": datetime(2024, 1, 2, tzinfo=timezone.utc)}
 RETRY = {"retries": 1, "retry_delay": timedelta(seconds=1)}
 
 
@@ -32,9 +34,9 @@ def note(what: str) -> None:
         out.write(f"{what} by try {ti.try_number}\n")
 
 
-def killed_here() -> None:
-    """The first to get here kills its process; its supervisor lives on and reports it."""
-    if _is_first():
+def killed_here(context: object = None) -> None:
+    """The first to get here kills its process; its supervisor lives on and reports it. Callbacks give their context."""
+    if _is_first(context):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -45,15 +47,32 @@ def lost_here() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def hangs_here() -> None:
+    """The first to get here stays until it is killed."""
+    if _is_first():
+        while True:
+            time.sleep(1)
+
+
+def notifier(what: str) -> Callable[[object], None]:
+    """A callback that writes down that it was called."""
+
+    def notify(context: object) -> None:
+        dag_id = context["ti"].dag_id
+        with open(OUT / f"{dag_id}.notified", "a") as out:
+            out.write(f"{what}\n")
+
+    return notify
+
+
 def terminated_here() -> None:
     """The first to get here is asked to end."""
     if _is_first():
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _is_first() -> bool:
-    context = get_current_context()
-    ti = context["ti"]
+def _is_first(context: object = None) -> bool:
+    ti = (context or get_current_context())["ti"]
     if not DEATHS.is_dir():
         return False
     try:
