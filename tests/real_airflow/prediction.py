@@ -33,10 +33,11 @@ class Predictor:
         (dag,) = self._checker.load(str(self._dags / f"{scenario.dag_id}.py")).dags
         study = self._checker._study(dag)
         wanted = f"{scenario.dag_id}:{scenario.predicted.format(out=self._out)}"
-        trials = {scenario_id(trial.scenario): trial for trial in study._all_trials()}
-        if wanted not in trials:
-            raise LookupError(f"no {wanted} among\n" + "\n".join(trials))
-        trial = trials[wanted]
+        known = [(scenario_id(trial.scenario), trial) for trial in study._all_trials()]
+        named = [trial for name, trial in known if name == wanted]
+        if len(named) <= scenario.attempt:
+            raise LookupError(f"no {wanted} among\n" + "\n".join(name for name, _ in known))
+        trial = named[scenario.attempt]
         ((outcome,),) = study._try([[trial]])
         assert isinstance(outcome, Outcome), outcome
         assert not outcome.obstacles, outcome.obstacles

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployment import DagRun, Deployment
@@ -21,9 +21,13 @@ class Scenario:
     first_wait: int | None = None
     """How many runs have to end before the first command, if not all."""
     file: str = ""
-    """What is written besides before the end; empty if there is no such file."""
+    """What has to be there before the next command or the end, in a process that nobody waits for; empty if nothing."""
+    lines: int = 1
+    """How long it is then."""
     predicted: str = ""
     """What our engine calls it: crash point or task, kind and recovery; `{out}` is the folder of outputs."""
+    attempt: int = 0
+    """Which one, of several attempts with a crash point of that name."""
 
     def __str__(self) -> str:
         return self.dag_id
@@ -43,6 +47,17 @@ class Ending:
     runs: Sequence[DagRun]
     files: Mapping[str, str]
 
+    def __str__(self) -> str:
+        lines = []
+        for run in self.runs:
+            tasks = (f"{task} {state} {run.tries[task]}" for task, state in run.task_states.items())
+            lines.append(f"{run.date} {run.state}: {', '.join(tasks)}")
+            lines += [
+                f"{run.date} xcom {name}: {value.decode()}" for name, value in sorted(run.xcoms.items())
+            ]
+        lines += [f"{name}: {', '.join(text.splitlines())}" for name, text in sorted(self.files.items())]
+        return "\n".join(lines)
+
 
 def happen(deployment: Deployment, scenarios: Sequence[Scenario], out: Path) -> dict[str, list[Ending]]:
     """All scenarios at once; by DAG how things stood before each command, and at the end."""
@@ -54,7 +69,13 @@ def happen(deployment: Deployment, scenarios: Sequence[Scenario], out: Path) -> 
         return all(len(seen[scenario.dag_id]) > len(scenario.commands) for scenario in scenarios)
 
     deployment.wait(have_ended, lambda: f"not ended: {_unfinished(deployment, scenarios, seen)}")
+    for scenario in scenarios:  # what was written after the end counts too
+        seen[scenario.dag_id][-1] = replace(seen[scenario.dag_id][-1], files=_files(out, scenario))
     return seen
+
+
+def _files(out: Path, scenario: Scenario) -> dict[str, str]:
+    return {path.name: path.read_text() for path in sorted(out.glob(f"{scenario.dag_id}.*"))}
 
 
 def _go_on(deployment: Deployment, scenario: Scenario, out: Path, seen: list[Ending]) -> None:
@@ -65,8 +86,8 @@ def _go_on(deployment: Deployment, scenario: Scenario, out: Path, seen: list[End
     wanted = scenario.first_wait if scenario.first_wait is not None and not seen else scenario.runs
     if len(runs) < scenario.runs or sum(run.has_ended for run in runs) < wanted:
         return
-    files = {path.name: path.read_text() for path in sorted(out.glob(f"{scenario.dag_id}.*"))}
-    if scenario.file and scenario.file not in files:
+    files = _files(out, scenario)
+    if scenario.file and files.get(scenario.file, "").count("\n") < scenario.lines:
         return
     seen.append(Ending(runs=runs, files=files))
     if len(seen) <= len(scenario.commands):
@@ -88,7 +109,7 @@ PREDICTED = (
     # its `STATES_SENT_DIRECTLY`), and the scheduler finds the task running that its executor is done with.
     Scenario(dag_id="retry", predicted="load@xcom:try_1#1:kill:retry"),
     Scenario(dag_id="unflushed", predicted="load@write:{out}/unflushed.rows#1:kill:retry"),
-    Scenario(dag_id="sensor", predicted="wait@write:{out}/sensor.2024-01-01.wait#2:kill:retry"),
+    Scenario(dag_id="sensor", predicted="wait@write:{out}/sensor.2024-01-01.wait#1:kill:retry", attempt=1),
     Scenario(
         dag_id="mapped_retry", predicted="load@write:{out}/mapped_retry.2024-01-01.load[1]#1:kill:retry"
     ),
@@ -199,9 +220,12 @@ NOT_YET = (
     (Scenario(dag_id="killed_after_last_success"), "crashes in callbacks"),
     (Scenario(dag_id="notified_of_death"), "callbacks after a death"),
     (Scenario(dag_id="notified_of_retry", file="notified_of_retry.notified"), "callbacks after a death"),
-    (Scenario(dag_id="notified_of_loss", file="notified_of_loss.notified"), "callbacks after a death"),
     (
-        Scenario(dag_id="notified_of_lost_retry", file="notified_of_lost_retry.notified"),
+        Scenario(dag_id="notified_of_loss", file="notified_of_loss.notified", lines=2),
+        "callbacks after a death",
+    ),
+    (
+        Scenario(dag_id="notified_of_lost_retry", file="notified_of_lost_retry.notified", lines=2),
         "callbacks after a death",
     ),
 )

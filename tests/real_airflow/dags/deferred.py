@@ -12,7 +12,7 @@ from crashes import ONE_DAY, RETRY, killed_here, note
 class Waiting(BaseOperator):
     def execute(self, context):
         note("deferred")
-        self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=1)), method_name="resume")
+        self.defer(trigger=TimeDeltaTrigger(timedelta(seconds=5)), method_name="resume")
 
     def resume(self, context, event=None):
         note("resumed")

@@ -17,7 +17,8 @@ class Waiting(BaseSensorOperator):
 
 @dag(**ONE_DAY)
 def sensor():
-    Waiting(task_id="wait", mode="reschedule", poke_interval=1, **RETRY)
+    # Long enough for a busy scheduler to hear of one poke's end before it queues the next: else it takes that for a death.
+    Waiting(task_id="wait", mode="reschedule", poke_interval=10, **RETRY)
 
 
 sensor()
