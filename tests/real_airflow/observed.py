@@ -90,4 +90,13 @@ notified_of_loss.notified: failure, failure""",
 2024-01-01 success: load success 2
 notified_of_lost_retry.2024-01-01.load: begun by try 1, begun by try 2, done by try 2
 notified_of_lost_retry.notified: retry, retry""",
+    "triggers_run": """\
+2024-01-01 success: trigger success 2
+2024-01-01 xcom trigger/_link_TriggerDagRunLink: "/dags/triggered_run/runs/manual__<time>"
+2024-01-01 xcom trigger/trigger_run_id: "manual__<time>"
+triggers_run.child: done by try 1, done by try 1""",
+    "dies_twice": """\
+2024-01-01 success: load success 3
+2024-01-01 xcom load/return_value: 3
+dies_twice.2024-01-01.load: begun by try 1, begun by try 2, begun by try 3, done by try 3""",
 }

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deployment import DagRun, Deployment
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +59,7 @@ class Ending:
                 f"{run.date} xcom {name}: {value.decode()}" for name, value in sorted(run.xcoms.items())
             ]
         lines += [f"{name}: {', '.join(text.splitlines())}" for name, text in sorted(self.files.items())]
-        return "\n".join(lines)
+        return _TIME.sub("<time>", "\n".join(lines))
 
 
 def happen(deployment: Deployment, scenarios: Sequence[Scenario], out: Path) -> dict[str, list[Ending]]:
@@ -110,6 +113,7 @@ PREDICTED = (
     Scenario(dag_id="retry", predicted="load@xcom:try_1#1:kill:retry"),
     Scenario(dag_id="unflushed", predicted="load@write:{out}/unflushed.rows#1:kill:retry"),
     Scenario(dag_id="sensor", predicted="wait@write:{out}/sensor.2024-01-01.wait#1:kill:retry", attempt=1),
+    Scenario(dag_id="branch_changes_mind", predicted="choose@skip:downstream#1:kill:retry"),
     Scenario(
         dag_id="mapped_retry", predicted="load@write:{out}/mapped_retry.2024-01-01.load[1]#1:kill:retry"
     ),
@@ -143,6 +147,11 @@ PREDICTED = (
         dag_id="all_done",
         commands=("tasks clear all_done -t load -y",),
         predicted="load@write:{out}/all_done.2024-01-01.load#1:kill:clear-task",
+    ),
+    Scenario(
+        dag_id="xcom_of_the_dead",
+        commands=("tasks clear xcom_of_the_dead -t load -d -y",),
+        predicted="load@xcom:return_value#1:kill:clear-downstream",
     ),
     # The supervisor dies too: a lost worker. The scheduler misses its heartbeats and calls `handle_failure`.
     Scenario(dag_id="lost_worker", predicted="load@xcom:try_1#1:kill:retry"),
@@ -214,6 +223,11 @@ NOT_YET = (
         Scenario(dag_id="backfill_failed", runs=2, commands=(_backfill("backfill_failed", "failed"),)),
         "backfill",
     ),
+    (
+        Scenario(dag_id="triggers_run", commands=("tasks clear triggers_run -t trigger -y",)),
+        "runs of other DAGs",
+    ),
+    (Scenario(dag_id="dies_twice", commands=("tasks clear dies_twice -f -y",)), "a second death"),
     (Scenario(dag_id="deferred"), "triggers"),
     (Scenario(dag_id="sigterm"), "crashes by SIGTERM"),
     (Scenario(dag_id="killed_after_success"), "crashes in callbacks"),

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from airflow.sdk import get_current_context
+from airflow.sdk.execution_time import task_runner
 
 OUT = Path(os.environ["REAL_AIRFLOW_OUT"])
 DEATHS = OUT / "deaths"
@@ -34,10 +35,26 @@ def note(what: str) -> None:
         out.write(f"{what} by try {ti.try_number}\n")
 
 
-def killed_here(context: object = None) -> None:
+def killed_here(context: object = None, times: int = 1) -> None:
     """The first to get here kills its process; its supervisor lives on and reports it. Callbacks give their context."""
-    if _is_first(context):
+    if any(_is_first(context, f".{death}" if death else "") for death in range(times)):
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def killed_after(message: str) -> None:
+    """The first to get here kills its process once the supervisor has answered its next message of that type."""
+    if not _is_first():
+        return
+    comms = type(task_runner.SUPERVISOR_COMMS)
+    send = comms.send
+
+    def send_and_die(self: object, msg: object) -> object:
+        answer = send(self, msg)
+        if type(msg).__name__ == message:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return answer
+
+    comms.send = send_and_die
 
 
 def lost_here() -> None:
@@ -71,12 +88,12 @@ def terminated_here() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _is_first(context: object = None) -> bool:
+def _is_first(context: object = None, suffix: str = "") -> bool:
     ti = (context or get_current_context())["ti"]
     if not DEATHS.is_dir():
         return False
     try:
-        (DEATHS / f"{ti.dag_id}.{_name(ti)}").touch(exist_ok=False)
+        (DEATHS / f"{ti.dag_id}.{_name(ti)}{suffix}").touch(exist_ok=False)
     except FileExistsError:
         return False
     return True
