@@ -24,10 +24,10 @@ def test_template_variables_are_those_of_the_interval(dags: Project) -> None:
     EXPECTED = {
         "ds": "2024-03-04", "ds_nodash": "20240304", "ts": "2024-03-04T00:00:00+00:00",
         "ts_nodash": "20240304T000000", "data_interval_start": "2024-03-04 00:00:00+00:00",
-        "data_interval_end": "2024-03-05 00:00:00+00:00", "logical_date": "2024-03-04 00:00:00+00:00",
-        "run_id": "scheduled__2024-03-05T00:00:00+00:00", "dag.dag_id": "context_templates",
+        "data_interval_end": "2024-03-04 00:00:00+00:00", "logical_date": "2024-03-04 00:00:00+00:00",
+        "run_id": "scheduled__2024-03-04T00:00:00+00:00", "dag.dag_id": "context_templates",
         "task.task_id": "check", "ti.try_number": "1", "ti.map_index": "-1", "params.limit": "7",
-        "macros.ds_add(ds, 7)": "2024-03-11", "dag_run.run_type": "scheduled", "dag_run.conf": "{}",
+        "macros.ds_add(ds, 7)": "2024-03-11", "dag_run.conf": "{}",
         "var.value.region": "eu", "var.json.limits.top": "3", "conn.shop.host": "shop.example",
         "prev_start_date_success": "None", "task_instance_key_str": "context_templates__check__20240304",
         "my_macro(2)": "4", "greeting": "hello", "inlets": "[]",
