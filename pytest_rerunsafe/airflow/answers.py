@@ -76,6 +76,8 @@ class Answers:
         self.reads: dict[str, bool] = {}
         """XComs that the task found, `task_id/key`, and whether any of them was stale by `is_stale`."""
         self._dag_bag = DBDagBag()
+        self.on_message: Callable[[Any, Callable[[], Any]], Any] = lambda msg, answer: answer()
+        """Called for each message, with what gives the answer; returns it."""
         self.terminal_state: str | None = None
         """What the task said of its end, None if it said nothing."""
         self.unsent: comms.TaskState | None = None
@@ -86,7 +88,12 @@ class Answers:
         answer = _ANSWERS.get(type(msg).__name__)
         if answer is None:
             raise UnansweredMessage(type(msg).__name__)
-        return answer(self, msg)
+        return self.on_message(msg, lambda: answer(self, msg))
+
+    def start_anew(self) -> None:
+        """Forget the messages so far."""
+        self.reads.clear()
+        self.terminal_state = self.unsent = None
 
     async def asend(self, msg: Any) -> Any:
         """As `send`."""

@@ -276,6 +276,7 @@ class Engine:
         """Runs one attempt of a queued task of the job's DAG."""
         shares_memory = isinstance(job, RecordJob) and job.shares_memory
         counts_lines = isinstance(job, RecordJob) and job.counts_lines
+        may_repeat = isinstance(job, RecoverJob) and not job.keeps_log
 
         def load() -> Any:
             return bag if shares_memory else self.sandbox.load_bag(job.dag.file, job.folder)
@@ -283,6 +284,6 @@ class Engine:
         def attempt(run: scheduling.Run, task: scheduling.QueuedTask, keeps_log: bool) -> None:
             if not shares_memory:
                 self.sandbox.forget()
-            self.sandbox.attempt(run, task, load, job.dag.dag_id, keeps_log, counts_lines)
+            self.sandbox.attempt(run, task, load, job.dag.dag_id, keeps_log, counts_lines, may_repeat)
 
         return attempt

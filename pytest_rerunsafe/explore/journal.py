@@ -22,6 +22,7 @@ class OpenAttempt:
     try_number: int
     started: datetime
     may_retry: bool = False
+    is_blocked: bool = False
     failed_operations: list[str] = field(default_factory=list)
 
 
@@ -100,6 +101,8 @@ class Journal:
 
     def blocked(self, obstacle: Obstacle) -> None:
         """Something keeps us from a verdict; each is kept once."""
+        if self.current is not None:
+            self.current.is_blocked = True
         if obstacle not in self.obstacles:
             self.obstacles.append(obstacle)
 

@@ -9,6 +9,7 @@ import sysconfig
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import FrameType
@@ -26,6 +27,7 @@ from ..world.process import ProcessState, capture_output, leftover_threads
 from .inputs import World
 from .jobs import RecordJob
 from .journal import Journal, OpenAttempt
+from .memo import Memo
 from .outputs import file_outputs
 from .sources import Sources
 
@@ -65,6 +67,7 @@ class Sandbox:
         self._frozen: tuple[int, WorldState] | None = None
         self._put_patches_on(rootdir)
         self._metadata.aside = self._aside
+        self._memo = Memo(self._files, self._metadata, self.clock)
         self.base = WorldState(files={}, rows=dict(self._metadata.rows), clock=EPOCH)
         """An Airflow that knows no DAG, and no files."""
         self._seed = ""
@@ -244,11 +247,16 @@ class Sandbox:
         dag_id: str,
         keeps_log: bool,
         counts_lines: bool,
+        may_repeat: bool,
     ) -> None:
-        """Run one attempt of a queued task, from the start that Airflow grants to the end that it records."""
+        """Run one attempt of a queued task, from the start that Airflow grants to the end that it records.
+
+        With `may_repeat` one that is known to go as one that ran before is not run again.
+        """
         self.on_attempt()
         self.clock.advance(1)
-        self._entropy.seed(f"{self._seed}/{task.task_id}/{task.map_index}/{task.try_number}")
+        seed = f"{self._seed}/{task.task_id}/{task.map_index}/{task.try_number}"
+        self._entropy.seed(seed)
         journal = self.journal
         journal.current = opened = OpenAttempt(
             task_id=task.task_id,
@@ -260,32 +268,51 @@ class Sandbox:
         attempt = attempts.Attempt(task, answers)
         opened.may_retry = attempt.may_retry
         journal.metadata_changed("state", "running")
+        key = (dag_id, seed, attempt.given)
+        ended = self._memo.repeat(key, answers) if may_repeat else None
+        if ended is None:
+            with ExitStack() as stack:
+                watch = stack.enter_context(self._memo.watching(key, answers)) if may_repeat else None
+                ended = self._run_process(attempt, opened, load, dag_id, keeps_log, counts_lines)
+            if watch is not None and ended.exit_code is None and not opened.is_blocked:
+                self._memo.keep(watch, ended)
+        state = attempt.end(ended.exit_code or 0, lambda: run.report_death(task.task_id, task.map_index))
+        journal.metadata_changed("state", state)
+        stale = tuple(name for name, is_stale in answers.reads.items() if is_stale)
+        journal.attempts.append(
+            replace(ended, state=state, xcom_reads=tuple(answers.reads), stale_xcom_reads=stale)
+        )
+        journal.current = None
+
+    def _run_process(
+        self,
+        attempt: attempts.Attempt,
+        opened: OpenAttempt,
+        load: Callable[[], Any],
+        dag_id: str,
+        keeps_log: bool,
+        counts_lines: bool,
+    ) -> Attempt:
+        """What the process of an attempt leaves; the state is not known yet."""
         with ExitStack() as stack:
             printed = stack.enter_context(capture_output(LOG_BYTES))
             lines = stack.enter_context(self.sources.counted_lines()) if counts_lines else lambda: 0
             exit_code, error = self._execute(attempt, load, dag_id, attempts.TaskLog(keeps_log))
             executed = lines()
-        state = attempt.end(exit_code or 0, lambda: run.report_death(task.task_id, task.map_index))
-        journal.metadata_changed("state", state)
-        journal.attempts.append(
-            Attempt(
-                task_id=opened.task_id,
-                map_index=opened.map_index,
-                try_number=opened.try_number,
-                started=opened.started,
-                state=state,
-                may_retry=opened.may_retry,
-                exit_code=exit_code,
-                executed_lines=executed,
-                failed_operations=tuple(opened.failed_operations),
-                xcom_reads=tuple(answers.reads),
-                stale_xcom_reads=tuple(name for name, is_stale in answers.reads.items() if is_stale),
-                error=self.sources.describe(error) if error is not None else "",
-                missing_input=attempts.missing_input(error),
-                log=printed.getvalue() if keeps_log else "",
-            )
+        return Attempt(
+            task_id=opened.task_id,
+            map_index=opened.map_index,
+            try_number=opened.try_number,
+            started=opened.started,
+            state="",
+            may_retry=opened.may_retry,
+            exit_code=exit_code,
+            executed_lines=executed,
+            failed_operations=tuple(opened.failed_operations),
+            error=self.sources.describe(error) if error is not None else "",
+            missing_input=attempts.missing_input(error),
+            log=printed.getvalue() if keeps_log else "",
         )
-        journal.current = None
 
     def _execute(
         self, attempt: attempts.Attempt, load: Callable[[], Any], dag_id: str, log: attempts.TaskLog
@@ -315,6 +342,8 @@ class Sandbox:
 
     def _end_of_process(self, before: list[threading.Thread]) -> None:
         if self._frozen is not None:
+            assert self.journal.current is not None, "an attempt ends"
+            self.journal.current.is_blocked = True
             self._thaw()
         for thread in leftover_threads(before, patience_s=THREADS_S):
             self.journal.blocked(
