@@ -13,15 +13,18 @@ from typing import Any
 from ..airflow import loading, scheduling, warm_up_dag
 from ..model import LoadedFile, Outcome, Recording, RecoveryKind, WorldState
 from .jobs import FindJob, LoadJob, RecordJob, RecoverJob, Start
-from .sandbox import Prepare, Sandbox
+from .sandbox import EPOCH, Prepare, Sandbox
 
 MAX_TURNS = 10_000
 """Turns of the scheduler in one run, sensors in reschedule mode included."""
 DETECTED_S = 60.0
-"""From a worker's death until the scheduler notices."""
+"""From a worker's death until the scheduler notices, at least."""
 CLEARED_S = 600.0
-"""From the end of a run until a person clears it."""
+"""From the end of a run until a person clears it, at least."""
 DAY_S = 86_400.0
+ROUND_S, ROUND_AT_S = 600, 71
+"""Deaths are noticed and tasks cleared every so often, so many seconds past it: so that recoveries from what happened a
+little earlier or later go alike, and what is known of one serves the other. No round time: nothing coincides by chance."""
 
 
 class NotRun(Exception):
@@ -159,11 +162,17 @@ class Engine:
         assert start.task_id is not None, "only a task's worker can crash"
         if self._died is None or self._died[0] is not start.world:
             self.sandbox.begin(start.world, job.seed)
-            self.sandbox.clock.advance(DETECTED_S)
+            self._wait(DETECTED_S)
             self.sandbox.stored_run(job.dag.dag_id).report_death(start.task_id, start.map_index)
             self._died = start.world, self.sandbox.world()
         else:
             self.sandbox.begin(self._died[1], job.seed)
+
+    def _wait(self, at_least_s: float) -> None:
+        """Move the clock on to the next moment at which somebody looks."""
+        earliest = self.sandbox.clock.now + timedelta(seconds=at_least_s)
+        past = (earliest - EPOCH - timedelta(seconds=ROUND_AT_S)) % timedelta(seconds=ROUND_S)
+        self.sandbox.clock.move_to(earliest + (-past) % timedelta(seconds=ROUND_S))
 
     def _ended(self, run: scheduling.Run, state: str) -> Outcome:
         """The outcome of a recovery; from now on it tells how each situation that was passed ends."""
@@ -205,7 +214,7 @@ class Engine:
 
     def _clear(self, run: scheduling.Run, start: Start, cleared: tuple[str, ...]) -> None:
         is_day_later = start.recovery is RecoveryKind.CLEAR_RUN_DAY_LATER
-        self.sandbox.clock.advance(DAY_S if is_day_later else CLEARED_S)
+        self._wait(DAY_S if is_day_later else CLEARED_S)
         self.sandbox.is_stale = self._left_by(start.world, cleared)
         run.clear(cleared)
 
@@ -214,7 +223,7 @@ class Engine:
 
         Airflow leaves `upstream_failed` tasks alone when the task above them is cleared (apache/airflow#52640).
         """
-        self.sandbox.clock.advance(CLEARED_S)
+        self._wait(CLEARED_S)
         run.clear(None, only_failed=True)
         return drive(may_jump=True)
 

@@ -78,8 +78,8 @@ class Memo:
         watch.is_whole &= self._metadata.uses == uses  # else it has looked into the database for itself
 
     def _exchange(self, watch: Watch, message: Any, answer: Callable[[], Any]) -> Any:
-        with self._clock.ticking(False):
-            at = self._clock.now
+        with self._clock.still() as at:
+            pass
         was_whole, watch.is_whole = watch.is_whole, False
         sent = deepcopy(message)
         with self._metadata.known_use():

@@ -161,9 +161,8 @@ class Sandbox:
         return known[1]
 
     def _ask(self, question: str, function: Callable[[], Any]) -> Any:
-        with self.clock.ticking(False):
-            now = self.clock.now
-        return self._metadata.ask((now, question), function)
+        with self.clock.still() as now:
+            return self._metadata.ask((now, question), function)
 
     @contextmanager
     def _aside(self) -> Iterator[None]:

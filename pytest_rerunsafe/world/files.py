@@ -11,8 +11,8 @@ from pathlib import Path
 from pytest_rerunsafe.model import Files, Node
 from pytest_rerunsafe.world.files_calls import Calls, OnFailure
 from pytest_rerunsafe.world.files_ledger import OnEffect
-from pytest_rerunsafe.world.files_reads import Reads, Seen, Times, View
 from pytest_rerunsafe.world.files_patches import OnUnsupported, Patches
+from pytest_rerunsafe.world.files_reads import Reads, Seen, Times, View
 from pytest_rerunsafe.world.files_tree import mounts
 
 _TEMPORARY = "/tmp"

@@ -32,7 +32,6 @@ class Calls:
 
     def __init__(self, filesystem: FakeFilesystem) -> None:
         self.filesystem = filesystem
-        self._resolve = filesystem.resolve
         self.tree = Tree(filesystem)
         self.ledger = Ledger(self.tree)
         self.descriptors = Descriptors(self.ledger)
@@ -237,21 +236,26 @@ class Calls:
         if self.tree.reads is not None:
             self.tree.reads.lose()
 
-    def resolve(self, path: Any, follow_symlinks: bool = True, *arguments: Any, **keywords: Any) -> FakeFile:
-        """As pyfakefs's own, which anything may be read from."""
-        with suppress(OSError, ValueError, TypeError):
-            inode = self.inode(path if isinstance(path, int) else os.fsdecode(path), follow=follow_symlinks)
-            self.tree.saw(inode, Aspect.ALL)
-            if inode.xattr:
-                self.lose_sight()
-        reads, self.tree.reads = self.tree.reads, None
-        try:
-            return self._resolve(path, follow_symlinks, *arguments, **keywords)
-        finally:
-            self.tree.reads = reads
+    def noted(self, function: Callable[..., Any], *, follow: bool) -> Callable[..., Any]:
+        """A function of pyfakefs that looks at a path for itself, and at anything there."""
+
+        def call(path: Any, *arguments: Any, **keywords: Any) -> Any:
+            follows = bool(keywords.get("follow_symlinks", arguments[0] if follow and arguments else follow))
+            with suppress(OSError, ValueError, TypeError):
+                inode = self.inode(path if isinstance(path, int) else os.fsdecode(path), follow=follows)
+                self.tree.saw(inode, Aspect.ALL)
+                if inode.xattr:
+                    self.lose_sight()
+            reads, self.tree.reads = self.tree.reads, None
+            try:
+                return function(path, *arguments, **keywords)
+            finally:
+                self.tree.reads = reads
+
+        return call
 
     def unnoted(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A function of pyfakefs that looks for itself."""
+        """A function of pyfakefs that looks at who knows what."""
 
         def call(*arguments: Any, **keywords: Any) -> Any:
             self.lose_sight()

@@ -6,6 +6,7 @@ import os
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -107,14 +108,14 @@ class Ledger:
         self._spliced("truncate", inode, change)
 
     def overwrite(self, inode: FakeFile) -> None:
-        """Cut a file that is to be written anew, as `resize` to nothing; its time of change is new in any case."""
+        """Cut a file that is to be written anew, as `resize` to nothing; its times are new in any case."""
         paths = self.paths_of(inode)
         if all(path in self._held for path in paths):
             for path in paths:
                 self._stale[path] = self._snapshot = None
                 if self._tree.reads is not None:
                     self._tree.reads.overwrite(path)
-            inode.stat_result.st_mtime = inode.stat_result.st_ctime = time.time()
+            put_on(replace(node_of(inode), mtime=time.time()), inode)
         self.resize(inode, 0)
 
     def _spliced(self, kind: str, inode: FakeFile, change: Splice) -> None:

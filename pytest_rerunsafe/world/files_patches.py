@@ -106,9 +106,10 @@ class Patches:
         filesystem.umask = 0o022
         for name in ("exists", "isdir", "isfile", "islink"):
             setattr(filesystem, name, getattr(patcher.calls, name))
-        for name in ("get_object", "get_object_from_normpath", "lresolve", "resolve_path"):
+        for name in ("get_object", "get_object_from_normpath", "resolve_path"):
             setattr(filesystem, name, patcher.calls.unnoted(getattr(filesystem, name)))
-        filesystem.resolve = patcher.calls.resolve  # type: ignore[method-assign,assignment]
+        for name, follow in (("resolve", True), ("stat", True), ("lresolve", False), ("readlink", False)):
+            setattr(filesystem, name, patcher.calls.noted(getattr(filesystem, name), follow=follow))
         filesystem.get_open_file = patcher.calls.descriptors.get  # type: ignore[method-assign,assignment]
 
     def _patch_kept(self, patcher: _ModulePatcher) -> None:
