@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def put(path: str, mode: str, content: str = "mine") -> int:
         return file.tell()
 
 
-def in_place(path: str) -> str:
+def in_place(path: str) -> Any:
     with open(path, "r+") as file:
         file.seek(0, os.SEEK_END)
         file.write("more")
@@ -109,7 +110,7 @@ def in_place(path: str) -> str:
         return file.read()
 
 
-def there_and_back() -> str:
+def there_and_back() -> Any:
     os.rename("/data/file", "/data/away")
     os.rename("/data/away", "/data/other")
     return text("/data/other")
@@ -173,17 +174,41 @@ def deleted_and_made() -> Any:
     put("/data/file", "x")
 
 
+def of_paths(name: str, *paths: str) -> list[Any]:
+    return [getattr(os.path, name)(path) for path in paths]
+
+
+def over_a_folder() -> None:
+    os.mkdir("/data/empty")
+    os.rename("/data/empty", f"{D}/deep")
+
+
+def utime_and_stat() -> Any:
+    os.utime(F, (7.0, 8.0))
+    return status(F)
+
+
+def set_and_get() -> Any:
+    os.setxattr(F, "user.a", b"1")
+    return os.getxattr(F, "user.a")
+
+
+def appended_nothing(fd: int) -> int:
+    os.write(fd, b"")
+    return os.lseek(fd, 0, os.SEEK_CUR)
+
+
 HOME = ["/"]
 F, D = "/data/file", "/data/folder"
 LOOKS: dict[str, Callable[[], Any]] = {
-    **{f"os.path.{name}": lambda name=name: [getattr(os.path, name)(p) for p in (F, D, "/data/link")]
+    **{f"os.path.{name}": partial(of_paths, name, F, D, "/data/link")
        for name in ("exists", "lexists", "isfile", "isdir", "islink", "realpath", "ismount")},
-    **{f"os.path.{name}": lambda name=name: getattr(os.path, name)(F)
+    **{f"os.path.{name}": partial(of_paths, name, F)
        for name in ("getsize", "getmtime", "getatime", "getctime")},
-    **{f"os.path.{name} of a folder": lambda name=name: getattr(os.path, name)(D)
+    **{f"os.path.{name} of a folder": partial(of_paths, name, D)
        for name in ("getmtime",)},
     "os.path.samefile": lambda: os.path.samefile(F, "/data/link"),
-    **{f"os.access {mode}": lambda mode=mode: os.access(F, mode) for mode in (os.F_OK, os.R_OK, os.W_OK)},
+    **{f"os.access {mode}": partial(os.access, F, mode) for mode in (os.F_OK, os.R_OK, os.W_OK)},
     "os.stat": lambda: status(F),
     "os.stat of a folder": lambda: status(D),
     "os.stat of a link": lambda: status("/data/link"),
@@ -211,6 +236,7 @@ LOOKS: dict[str, Callable[[], Any]] = {
     "os.truncate": lambda: os.truncate(F, 4),
     "os.posix_fallocate": lambda: on_descriptor(lambda fd: os.posix_fallocate(fd, 0, 12), os.O_RDWR),
     "os.pwrite": lambda: on_descriptor(lambda fd: os.pwrite(fd, b"new", 0), os.O_RDWR),
+    "os.open to append nothing": lambda: on_descriptor(appended_nothing, os.O_WRONLY | os.O_APPEND),
     "os.copy_file_range": lambda: on_descriptor(
         lambda fd: on_descriptor(lambda to: os.copy_file_range(fd, to, 5), os.O_WRONLY, "/data/other")),
     "os.mkdir": lambda: os.mkdir(D),
@@ -221,20 +247,20 @@ LOOKS: dict[str, Callable[[], Any]] = {
     "os.rename": lambda: os.rename(F, "/data/new"),
     "os.rename over a file": lambda: os.rename(F, "/data/other"),
     "os.rename of a folder": moved_tree,
-    "os.rename over a folder": lambda: (os.mkdir("/data/empty"), os.rename("/data/empty", f"{D}/deep")),
+    "os.rename over a folder": over_a_folder,
     "os.rename there and back": there_and_back,
     "os.symlink": lambda: os.symlink("/data/other", F),
     "os.link": linked,
     "os.chmod": lambda: os.chmod(F, 0o600),
     "os.utime": lambda: os.utime(F, (1_000.0, 1_000.0)),
-    "os.utime of now": lambda: (os.utime(F, (7.0, 8.0)), status(F)),
+    "os.utime of now": utime_and_stat,
     "os.umask": lambda: os.umask(os.umask(0o022)) and put("/data/made", "w"),
-    "setxattr": lambda: (os.setxattr(F, "user.a", b"1"), os.getxattr(F, "user.a")),
+    "setxattr": set_and_get,
     "getxattr": lambda: os.listxattr(F),
     "unlinked while open": unlinked_while_open,
     "deleted and made": deleted_and_made,
-    **{f"open {mode}": lambda mode=mode: text(F, mode) for mode in ("r", "rb", "r+", "a+", "w+", "x+")},
-    **{f"open {mode} and write": lambda mode=mode: put(F, mode) for mode in ("w", "a", "x", "r+")},
+    **{f"open {mode}": partial(text, F, mode) for mode in ("r", "rb", "r+", "a+", "w+", "x+")},
+    **{f"open {mode} and write": partial(put, F, mode) for mode in ("w", "a", "x", "r+")},
     "open w and stat": lambda: (put(F, "w", ""), status(F)),
     "open a and nothing": lambda: put(F, "a", ""),
     "open a on a link": lambda: put("/data/link", "a"),
