@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from datetime import datetime, timezone
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -81,6 +82,8 @@ class Answers:
         self.reads: dict[str, bool] = {}
         """XComs that the task found, `task_id/key`, and whether any of them was stale by `is_stale`."""
         self._dag_bag = DBDagBag()
+        self.on_message: Callable[[Any, Callable[[], Any]], Any] = lambda msg, answer: answer()
+        """Called for each message, with what gives the answer; returns it."""
         self.terminal_state: str | None = None
         """What the task said of its end, None if it said nothing."""
         self.unsent: comms.TaskState | None = None
@@ -95,7 +98,12 @@ class Answers:
             # Told at once: the task may catch the exception, and Airflow takes it for the task's failure.
             self._on_unanswered(name)
             raise UnansweredMessage(name)
-        return answer(self, msg)
+        return self.on_message(msg, lambda: answer(self, msg))
+
+    def start_anew(self) -> None:
+        """Forget the messages so far."""
+        self.reads.clear()
+        self.terminal_state = self.unsent = None
 
     def _taken_for(self, msg: Any) -> Any:
         """A failure of what cannot be done here is taken for a success, so that the rest of the DAG runs."""
@@ -146,6 +154,8 @@ class Answers:
     def _end(self, msg: Any) -> None:
         payload = _END_PAYLOADS[type(msg).__name__]
         given = msg.model_dump(exclude_unset=True, exclude={"type"})
+        if "end_date" in given:  # by the task's clock, which ticks as often as it looks
+            given["end_date"] = self.ask("now", lambda: datetime.now(tz=timezone.utc))
         self.report(payload.model_validate({**given, "state": msg.state}), msg.state)
 
     def _end_later(self, msg: Any) -> None:

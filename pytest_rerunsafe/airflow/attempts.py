@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
@@ -38,6 +39,12 @@ class Attempt:
         self._started = datetime.now(tz=timezone.utc)
         self._context = self._start()
         self.may_retry = bool(self._context.should_retry)
+        self._given: dict[str, Any] = answers.ask(f"fields {queued.id}", self._fields)
+
+    @property
+    def given(self) -> str:
+        """All that its process is started with, as text."""
+        return repr((self._started, self._context, self._given))
 
     def _start(self) -> Any:
         """Tell the server that the attempt runs; what it gives the task to know."""
@@ -68,7 +75,7 @@ class Attempt:
 
     def _runtime_task_instance(self, task: Any) -> RuntimeTaskInstance:
         return RuntimeTaskInstance.model_construct(
-            **self.answers.ask(f"fields {self.queued.id}", self._fields),
+            **deepcopy(self._given),
             task=task,
             _ti_context_from_server=self._context,
             max_tries=self._context.max_tries,

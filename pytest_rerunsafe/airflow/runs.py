@@ -7,7 +7,6 @@ from datetime import datetime, timezone
 from typing import Any
 
 from airflow.models.taskinstance import TaskInstance
-from airflow.task.trigger_rule import TriggerRule
 from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from sqlalchemy import select
@@ -80,13 +79,6 @@ class Run:
                 session=opened,
             )
             return int(count)
-
-    def reacts_to_failure(self) -> bool:
-        """Whether a task or a callback of the DAG may run because a task has failed."""
-        return self.dag.has_on_failure_callback or any(
-            task.trigger_rule != TriggerRule.ALL_SUCCESS or task.is_setup or task.is_teardown
-            for task in self.dag.task_dict.values()
-        )
 
     def with_downstream(self, task_id: str) -> tuple[str, ...]:
         """The task and all that hangs on it, as `clear --downstream` selects them."""

@@ -14,13 +14,16 @@ from ..airflow import loading, runs, warm_up_dag
 from ..airflow.scheduling import QueuedTask
 from ..model import LoadedFile, Outcome, Recording, RecoveryKind, RunKey, WorldState
 from .jobs import FindJob, LoadJob, RecordJob, RecoverJob, Start
-from .sandbox import Prepare, Sandbox
+from .sandbox import EPOCH, Prepare, Sandbox, Snapshot
 
 MAX_TURNS = 10_000
 """Turns of the scheduler in one run, sensors in reschedule mode included."""
 CLEARED_S = 600.0
-"""From the end of a run until a person clears it."""
+"""From the end of a run until a person clears it, at least."""
 DAY_S = 86_400.0
+ROUND_S, ROUND_AT_S = 600, 71
+"""Deaths are noticed and tasks cleared every so often, so many seconds past it: so that recoveries from what happened a
+little earlier or later go alike, and what is known of one serves the other. No round time: nothing coincides by chance."""
 
 
 class NotRun(Exception):
@@ -34,6 +37,17 @@ class _Ending:
     outcome: Outcome | None
     place: tuple[int, int]
     """Which of the clean runs, and the number of its attempts before the situation."""
+
+
+@dataclass(slots=True)
+class _Death:
+    """A worker's death and what came of it."""
+
+    start: WorldState
+    noticed: Snapshot
+    """Airflow has noticed it."""
+    settled: Snapshot | None = None
+    """And whatever could go on without the dead task has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +65,8 @@ class Engine:
 
     def __init__(self, rootdir: Path, prepare: Prepare) -> None:
         self.sandbox = Sandbox(rootdir, prepare)
-        self._died: tuple[WorldState, WorldState] | None = None
-        """The last state that a worker died in, before and after Airflow knew: recoveries from one state follow each other."""
+        self._died: _Death | None = None
+        """The last one: recoveries from one state follow each other."""
         self._endings: dict[str, _Ending] = {}
         self._ending: _Ending | None = None
         self._situations: dict[str, int] = {}
@@ -153,34 +167,52 @@ class Engine:
 
     def _recover(self, job: RecoverJob, start: Start) -> Outcome:
         self._ending, self._situations = None, {}
+        processes = self._processes_of(job, None)
         if start.is_crash:
-            self._die(job, start)
+            self._die(job, start, processes)
         else:
             self.sandbox.begin(start.world, job.seed)
         run = self.sandbox.run(job.run)
-        drive = partial(self._drive, job.run, self._processes_of(job, None), job.keeps_log)
         cleared = self._cleared(run, start)
         if cleared is not None:
-            if start.is_crash and run.reacts_to_failure():
-                drive(may_jump=False)  # before anybody clears, the run goes on without the dead task
             self._clear(run, start, cleared)
-        leaves_failed = (
-            start.is_crash and start.recovery is RecoveryKind.CLEAR_TASK and run.reacts_to_failure()
-        )
-        state = drive(may_jump=not leaves_failed and not job.keeps_log)
-        if leaves_failed and state == "failed" and "failed" not in run.task_states().values():
-            state = self._clear_rest(run, drive)
+        # Airflow leaves `upstream_failed` tasks alone when the task above them is cleared (apache/airflow#52640).
+        leaves_some = start.is_crash and "upstream_failed" in run.task_states().values()
+        drive = partial(self._drive, job.run, processes, job.keeps_log, may_jump=not job.keeps_log)
+        state = drive(kind="leaves some" if leaves_some else "")
+        if leaves_some and state == "failed" and "failed" not in run.task_states().values():
+            self._wait(CLEARED_S)
+            run.clear(None, only_failed=True)  # as a person does who wants the run to end well
+            state = drive()
         return self._ended(run, state)
 
-    def _die(self, job: RecoverJob, start: Start) -> None:
-        """Make the world what it is once Airflow knows that the task's worker has died in the state."""
+    def _die(self, job: RecoverJob, start: Start, processes: _Processes) -> None:
+        """Make the world what it is when Airflow knows that the task's worker has died in the state.
+
+        For a clear also the rest of the run has come to its end without the dead task: so it is by the time that somebody
+        has a look.
+        """
         assert start.task_id is not None, "only a task's worker can crash"
-        if self._died is None or self._died[0] is not start.world:
+        if self._died is None or self._died.start is not start.world:
             self.sandbox.begin(start.world, job.seed)
+            self._wait(self.sandbox.scheduler.heartbeat_timeout_s + 1)
             self.sandbox.lose_worker(job.run, start.task_id, start.map_index, self._loader_of(job, None))
-            self._died = start.world, self.sandbox.world()
-        else:
-            self.sandbox.begin(self._died[1], job.seed)
+            self._died = _Death(start.world, self.sandbox.snapshot())
+        death = self._died
+        if start.recovery is not RecoveryKind.RETRY and death.settled is None:
+            self.sandbox.resume(death.noticed, job.seed)
+            dead = (job.run, start.task_id, start.map_index)
+            self._drive(job.run, processes, job.keeps_log, without=dead)
+            death.settled = self.sandbox.snapshot()
+        snapshot = death.noticed if start.recovery is RecoveryKind.RETRY else death.settled
+        assert snapshot is not None, "made above"
+        self.sandbox.resume(snapshot, job.seed)
+
+    def _wait(self, at_least_s: float) -> None:
+        """Move the clock on to the next moment at which somebody looks."""
+        earliest = self.sandbox.clock.now + timedelta(seconds=at_least_s)
+        past = (earliest - EPOCH - timedelta(seconds=ROUND_AT_S)) % timedelta(seconds=ROUND_S)
+        self.sandbox.clock.move_to(earliest + (-past) % timedelta(seconds=ROUND_S))
 
     def _ended(self, run: runs.Run, state: str) -> Outcome:
         """The outcome of a recovery; from now on it tells how each situation that was passed ends."""
@@ -226,18 +258,9 @@ class Engine:
 
     def _clear(self, run: runs.Run, start: Start, cleared: tuple[str, ...]) -> None:
         is_day_later = start.recovery is RecoveryKind.CLEAR_RUN_DAY_LATER
-        self.sandbox.clock.advance(DAY_S if is_day_later else CLEARED_S)
+        self._wait(DAY_S if is_day_later else CLEARED_S)
         self.sandbox.is_stale = self._left_by(start.world, cleared)
         run.clear(cleared)
-
-    def _clear_rest(self, run: runs.Run, drive: Callable[..., str]) -> str:
-        """Clear what the failed task took down with it, as a person does who wants the run to end well.
-
-        Airflow leaves `upstream_failed` tasks alone when the task above them is cleared (apache/airflow#52640).
-        """
-        self.sandbox.clock.advance(CLEARED_S)
-        run.clear(None, only_failed=True)
-        return drive(may_jump=True)
 
     def _left_by(self, world: WorldState, cleared: tuple[str, ...]) -> Callable[[str, str], bool]:
         """Tells whether an XCom that is read now was left by an attempt that has been cleared and not run again."""
@@ -255,28 +278,39 @@ class Engine:
 
     # --- the loop -----------------------------------------------------------------------------
 
-    def _drive(self, run: RunKey, processes: _Processes, keeps_log: bool, *, may_jump: bool) -> str:
+    def _drive(
+        self,
+        run: RunKey,
+        processes: _Processes,
+        keeps_log: bool,
+        *,
+        may_jump: bool = False,
+        kind: str = "",
+        without: tuple[RunKey, str, int] | None = None,
+    ) -> str:
         """Let the scheduler and the workers take turns until all DagRuns have ended; the state of `run`, `stuck` if
         nothing can go on.
 
-        With `may_jump` it stops where it is known how the run goes on: `self._ending` is then set.
+        With `may_jump` it stops where it is known how a run of that kind goes on: `self._ending` is then set. Without one
+        task instance it goes as far as it gets while nobody retries that, nor waits.
         """
         seen: object = None
         for _ in range(MAX_TURNS):
-            if may_jump and self._arrive(run[0]):
+            if may_jump and self._arrive(run[0], kind):
                 return "jumped"
             turn = self.sandbox.scheduler.turn()
             self.sandbox.journal.scheduler_turned()
-            for task in turn.queued:
-                if may_jump and self._arrive(run[0]):
+            queued = [task for task in turn.queued if (task.run, task.task_id, task.map_index) != without]
+            for task in queued:
+                if may_jump and self._arrive(run[0], kind):
                     return "jumped"
                 processes.attempt(task, keeps_log)
             processes.run_callbacks(turn.callbacks)
-            if turn.queued:
+            if queued:
                 continue
             if all(state in ("success", "failed") for state in turn.states.values()):
                 return turn.states[run]
-            wakeup = self.sandbox.scheduler.next_wakeup()
+            wakeup = self.sandbox.scheduler.next_wakeup() if without is None else None
             if wakeup is not None:
                 self.sandbox.clock.move_to(max(wakeup, self.sandbox.clock.now) + timedelta(seconds=1))
                 continue
@@ -286,9 +320,9 @@ class Engine:
             seen = states
         return "stuck"
 
-    def _arrive(self, dag_id: str) -> bool:
+    def _arrive(self, dag_id: str, kind: str) -> bool:
         """Take note of the situation; whether it is known how it goes on."""
-        situation = self.sandbox.situation(dag_id)
+        situation = kind + self.sandbox.situation(dag_id)
         self._ending = self._endings.get(situation)
         self._situations.setdefault(situation, len(self.sandbox.journal.attempts))
         return self._ending is not None
@@ -298,11 +332,12 @@ class Engine:
         shares_memory = isinstance(job, RecordJob) and job.shares_memory
         counts_lines = isinstance(job, RecordJob) and job.counts_lines
         load = self._loader_of(job, bag if shares_memory else None)
+        may_repeat = isinstance(job, RecoverJob) and not job.keeps_log
 
         def attempt(task: QueuedTask, keeps_log: bool) -> None:
             if not shares_memory:
                 self.sandbox.forget()
-            self.sandbox.attempt(task, load, keeps_log, counts_lines)
+            self.sandbox.attempt(task, load, keeps_log, counts_lines, may_repeat)
 
         return _Processes(attempt=attempt, run_callbacks=partial(self.sandbox.run_callbacks, load=load))
 

@@ -26,6 +26,8 @@ class OpenAttempt:
     operator: str
     may_retry: bool = False
     is_opaque: bool = False
+    has_exited: bool = False
+    """Whether its process ended by itself, whatever its code made of that."""
     failed_operations: list[str] = field(default_factory=list)
 
 

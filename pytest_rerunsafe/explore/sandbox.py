@@ -9,6 +9,7 @@ import sysconfig
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from types import FrameType
@@ -28,6 +29,7 @@ from ..world.process import ProcessState, capture_output, leftover_threads
 from .inputs import World
 from .jobs import RecordJob
 from .journal import Journal, OpenAttempt
+from .memo import Memo
 from .outputs import file_outputs
 from .sources import Sources
 
@@ -43,6 +45,16 @@ _REAL_MODULES = tuple(
 
 Prepare = Callable[[str, Any, World], None]
 """Puts a DAG's inputs in place: DAG file, Airflow DAG, world."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A place in a run without recording."""
+
+    world: WorldState
+    attempts: tuple[Attempt, ...]
+    obstacles: tuple[Obstacle, ...]
+    notes: tuple[Obstacle, ...]
 
 
 class Sandbox:
@@ -67,6 +79,7 @@ class Sandbox:
         self._frozen: tuple[int, WorldState] | None = None
         self._put_patches_on(rootdir)
         self._metadata.aside = self._aside
+        self._memo = Memo(self._files, self._metadata, self.clock)
         self.base = WorldState(files={}, rows=dict(self._metadata.rows), clock=EPOCH)
         """An Airflow that knows no DAG, and no files."""
         self._seed = ""
@@ -122,6 +135,18 @@ class Sandbox:
         self.journal = journal = Journal(self.sources, self._metadata.capture, keeps_effects)
         self._files.begin(journal.file_changed if keeps_effects else None, journal.operation_failed)
 
+    def snapshot(self) -> Snapshot:
+        """The world and what has happened since `begin`, to go on from more than once."""
+        journal = self.journal
+        return Snapshot(self.world(), (*journal.attempts,), (*journal.obstacles,), (*journal.notes,))
+
+    def resume(self, snapshot: Snapshot, seed: str) -> None:
+        """Make the world and the journal those of a snapshot."""
+        self.begin(snapshot.world, seed)
+        self.journal.attempts += snapshot.attempts
+        self.journal.obstacles += snapshot.obstacles
+        self.journal.notes += snapshot.notes
+
     def world(self) -> WorldState:
         """What the world is now."""
         self._metadata.capture()
@@ -170,9 +195,8 @@ class Sandbox:
         return Run(key, self.scheduler.dag(key[0]), self._ask)
 
     def _ask(self, question: str, function: Callable[[], Any]) -> Any:
-        with self.clock.ticking(False):
-            now = self.clock.now
-        return self._metadata.ask((now, question), function)
+        with self.clock.still() as now:
+            return self._metadata.ask((now, question), function)
 
     @contextmanager
     def _aside(self) -> Iterator[None]:
@@ -255,11 +279,16 @@ class Sandbox:
         load: Callable[[], Any],
         keeps_log: bool,
         counts_lines: bool,
+        may_repeat: bool,
     ) -> None:
-        """Run one attempt of a queued task, from the start that Airflow grants to the end that it records."""
+        """Run one attempt of a queued task, from the start that Airflow grants to the end that it records.
+
+        With `may_repeat` one that is known to go as one that ran before is not run again.
+        """
         self.on_attempt()
         self.clock.advance(1)
-        self._entropy.seed(f"{self._seed}/{task.run}/{task.task_id}/{task.map_index}/{task.try_number}")
+        seed = f"{self._seed}/{task.run}/{task.task_id}/{task.map_index}/{task.try_number}"
+        self._entropy.seed(seed)
         journal = self.journal
         journal.current = opened = OpenAttempt(
             run=task.run,
@@ -280,40 +309,59 @@ class Sandbox:
         attempt = attempts.Attempt(task, answers)
         opened.may_retry = attempt.may_retry
         journal.metadata_changed("state", "running")
-        with ExitStack() as stack:
-            printed = stack.enter_context(capture_output(LOG_BYTES))
-            lines = stack.enter_context(self.sources.counted_lines()) if counts_lines else lambda: 0
-            exit_code, error = self._execute(attempt, load, task.run[0], attempts.TaskLog(keeps_log))
-            executed = lines()
-        state = attempt.end(
-            exit_code or 0, lambda: self.lose_worker(task.run, task.task_id, task.map_index, load)
-        )
+        key = (seed, attempt.given)
+        ended = self._memo.repeat(key, answers) if may_repeat else None
+        if ended is None:
+            with ExitStack() as stack:
+                watch = stack.enter_context(self._memo.watching(key, answers)) if may_repeat else None
+                ended = self._run_process(attempt, opened, load, keeps_log, counts_lines)
+            if watch is not None and not (opened.has_exited or opened.is_opaque):
+                self._memo.keep(watch, ended)
+        state = attempt.end(ended.exit_code or 0, lambda: self._notice_death(task, load))
         journal.metadata_changed("state", state)
+        stale = tuple(name for name, is_stale in answers.reads.items() if is_stale)
         journal.attempts.append(
-            Attempt(
-                run=opened.run,
-                task_id=opened.task_id,
-                map_index=opened.map_index,
-                try_number=opened.try_number,
-                started=opened.started,
-                state=state,
-                may_retry=opened.may_retry,
-                exit_code=exit_code,
-                executed_lines=executed,
-                failed_operations=tuple(opened.failed_operations),
-                xcom_reads=tuple(answers.reads),
-                stale_xcom_reads=tuple(name for name, is_stale in answers.reads.items() if is_stale),
-                error=self.sources.describe(error) if error is not None else "",
-                missing_input=attempts.missing_input(error),
-                log=printed.getvalue() if keeps_log else "",
-                is_opaque=opened.is_opaque,
-            )
+            replace(ended, state=state, xcom_reads=tuple(answers.reads), stale_xcom_reads=stale)
         )
         journal.current = None
 
-    def lose_worker(self, run: RunKey, task_id: str, map_index: int, load: Callable[[], Any]) -> str:
-        """The state that a running task gets when its worker is silent for too long; callbacks have run."""
+    def _run_process(
+        self,
+        attempt: attempts.Attempt,
+        opened: OpenAttempt,
+        load: Callable[[], Any],
+        keeps_log: bool,
+        counts_lines: bool,
+    ) -> Attempt:
+        """What the process of an attempt leaves; the state is not known yet."""
+        with ExitStack() as stack:
+            printed = stack.enter_context(capture_output(LOG_BYTES))
+            lines = stack.enter_context(self.sources.counted_lines()) if counts_lines else lambda: 0
+            exit_code, error = self._execute(attempt, load, opened.run[0], attempts.TaskLog(keeps_log))
+            executed = lines()
+        return Attempt(
+            run=opened.run,
+            task_id=opened.task_id,
+            map_index=opened.map_index,
+            try_number=opened.try_number,
+            started=opened.started,
+            state="",
+            may_retry=opened.may_retry,
+            exit_code=exit_code,
+            executed_lines=executed,
+            failed_operations=tuple(opened.failed_operations),
+            error=self.sources.describe(error) if error is not None else "",
+            missing_input=attempts.missing_input(error),
+            log=printed.getvalue() if keeps_log else "",
+            is_opaque=opened.is_opaque,
+        )
+
+    def _notice_death(self, task: QueuedTask, load: Callable[[], Any]) -> str:
         self.clock.advance(self.scheduler.heartbeat_timeout_s + 1)
+        return self.lose_worker(task.run, task.task_id, task.map_index, load)
+
+    def lose_worker(self, run: RunKey, task_id: str, map_index: int, load: Callable[[], Any]) -> str:
+        """The state that a running task gets when its worker has been silent for too long; callbacks have run."""
         lost = self.scheduler.lose_worker(run, task_id, map_index)
         self.journal.scheduler_turned()
         self.run_callbacks(lost.callbacks, load)
@@ -370,6 +418,8 @@ class Sandbox:
 
     def _end_of_process(self, before: list[threading.Thread]) -> None:
         if self._frozen is not None:
+            if self.journal.current is not None:
+                self.journal.current.has_exited = True
             self._thaw()
         for thread in leftover_threads(before, patience_s=THREADS_S):
             self.journal.blocked(

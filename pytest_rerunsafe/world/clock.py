@@ -96,6 +96,18 @@ class Clock:
             self._traveller.shift((ticks - self._ticks) * _SMALLEST_STEP)
             self._ticks = ticks
 
+    @contextmanager
+    def still(self) -> Iterator[datetime]:
+        """Inside, the time without the ticks so far, which is given: how often a task has looked shows to nobody else."""
+        is_ticking, ticks = self._is_ticking, self._ticks
+        self._is_ticking, self._ticks = False, 0
+        self._traveller.shift(-ticks * _SMALLEST_STEP)
+        try:
+            yield self.now
+        finally:
+            self._traveller.shift(ticks * _SMALLEST_STEP)
+            self._is_ticking, self._ticks = is_ticking, ticks
+
     def _make_reads_tick(self) -> None:
         # Whatever asks for the time gets it from one of these, the C functions too.
         for name in ("time", "time_ns"):
