@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import tempfile
 import warnings
 from collections.abc import Mapping
+
+from .postponed import postpone
 
 HOME = "/opt/airflow"
 """AIRFLOW_HOME as DAG code sees it where the user has set none: that of the official image."""
@@ -70,10 +73,20 @@ def _import_airflow() -> None:
     import airflow.sdk.execution_time.task_runner
 
     airflow.settings.initialize()
+    _import_routes()
 
     from . import answers, attempts, inputs, loading, metadata, scheduling, warm_up_dag  # noqa: F401
 
     attempts.leave_out_what_only_people_read()
+
+
+def _import_routes() -> None:
+    """Import the Execution API's routes without putting them together to a server, which takes longer than they do."""
+    routes = "airflow.api_fastapi.execution_api.routes"
+    postpone("cadwyn", VersionedAPIRouter="route_generation")
+    postpone(routes)
+    for name in ("connections", "dag_runs", "task_instances", "task_reschedules", "variables", "xcoms"):
+        importlib.import_module(f"{routes}.{name}")
 
 
 def _forget(folder: str, given: str | None) -> None:
