@@ -34,7 +34,10 @@ class Checker:
         self._prepare = prepare
         self._zygote: Zygote | None = None
         self._pool: Pool | None = None
-        self._pool_file = ""
+        self._files: tuple[str, ...] = ()
+        """The DAG files that were found last."""
+        self._following: tuple[str, Sequence[Job]] | None = None
+        """What will be run next of another file, as far as that is known."""
         self._studies: dict[tuple[str, str], Study] = {}
 
     def find_dag_files(self, paths: Sequence[str]) -> tuple[str, ...]:
@@ -43,24 +46,37 @@ class Checker:
         if not isinstance(answer, Done):
             raise CheckerError(reason_of(answer))
         found: tuple[str, ...] = answer.result
+        self._files = found
         return found
 
     def load(self, file: str) -> LoadedFile:
         """The DAGs of a file, or why it has none. Raises `CheckerError` if Airflow cannot be used."""
-        answer = self._run(file, [LoadJob(file=file, folder=self._folder(file))])[0]
+        others = self._files[self._files.index(file) + 1 :] if file in self._files else ()
+        self._following = (others[0], self._load_jobs(others[0])) if others else None
+        answer = self._run(file, self._load_jobs(file))[0]
         match answer:
             case Done(LoadedFile() as loaded):
                 return replace(loaded, error=load_error(loaded.error))
             case _:
                 return LoadedFile(file=file, dags=(), error=reason_of(answer))
 
+    def _load_jobs(self, file: str) -> list[Job]:
+        return [LoadJob(file=file, folder=self._folder(file))]
+
     def checks_of(self, dag: DagInfo) -> tuple[str, ...]:
         """The names of a DAG's checks."""
         return ("clean", "rerun", *(f"crash.{task.task_id}" for task in dag.tasks))
 
-    def run(self, dag: DagInfo, check: str, expected: Sequence[str] = ()) -> CheckResult:
-        """The outcome of one check; `expected` are checks of the DAG that will be asked for too, and may be begun."""
+    def run(
+        self, dag: DagInfo, check: str, expected: Sequence[str] = (), following: DagInfo | None = None
+    ) -> CheckResult:
+        """The outcome of one check.
+
+        `expected` are checks of the DAG that will be asked for too, `following` is the DAG whose checks will be asked for
+        next: both may be begun.
+        """
         began = time.perf_counter()
+        self._following = (following.file, self._study(following).clean_jobs()) if following else None
         result = self._study(dag).result(check, expected)
         return replace(result, duration_s=time.perf_counter() - began)
 
@@ -77,7 +93,9 @@ class Checker:
 
     def close(self) -> None:
         """End all processes."""
-        self._end_pool()
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
         if self._zygote is not None:
             self._zygote.close()
             self._zygote = None
@@ -95,12 +113,9 @@ class Checker:
         return self._studies[key]
 
     def _run(self, file: str, jobs: Sequence[Job]) -> list[Answer]:
-        """Jobs of one DAG file: workers are never shared between files."""
-        if self._pool is None or self._pool_file != file:
-            self._end_pool()
+        if self._pool is None:
             self._pool = Pool(self._started(), _cores())
-            self._pool_file = file
-        return self._pool.run(jobs)
+        return self._pool.run(file, jobs, self._following)
 
     def _started(self) -> Zygote:
         if self._zygote is None:
@@ -109,11 +124,6 @@ class Checker:
             except ZygoteError as error:
                 raise CheckerError(_cannot_start(str(error))) from None
         return self._zygote
-
-    def _end_pool(self) -> None:
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
 
     def _folder(self, file: str) -> str:
         """The DAGs folder that a file stands in, whatever path was given on the command line."""

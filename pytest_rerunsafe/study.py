@@ -93,14 +93,21 @@ class Study:
 
     @cached_property
     def _clean(self) -> CleanRuns:
-        jobs = [
+        answers = self._run(self.clean_jobs())
+        return judge_clean_runs(self._dag, self._file, answers, self._counting)
+
+    def clean_jobs(self) -> list[Job]:
+        """What is run first of the DAG; nothing if it is to be skipped."""
+        if self._settings.for_dag(self._dag.dag_id).skip:
+            return []
+        jobs: list[Job] = [
             self._record_job(),
             self._record_job(delay_s=OTHER_CLOCK_S, counts_lines=True, keeps_effects=False),
             self._record_job(seed="other entropy", keeps_effects=False),
         ]
         if len(self._dag.tasks) > 1:  # a task alone has nobody to share memory with
             jobs.append(self._record_job(shares_memory=True, keeps_effects=False))
-        return judge_clean_runs(self._dag, self._file, self._run(jobs), self._counting)
+        return jobs
 
     def _record_job(self, **options: Any) -> RecordJob:
         dag_settings = self._settings.for_dag(self._dag.dag_id)

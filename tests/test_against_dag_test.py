@@ -206,7 +206,7 @@ def run_ours(root: Path) -> tuple[dict[str, str], list[Ours]]:
 def _ask(zygote: Zygote, *jobs: Any) -> list[Any]:
     pool = Pool(zygote, 2)
     try:
-        return pool.run(jobs)
+        return pool.run("", jobs)
     finally:
         pool.close()
 

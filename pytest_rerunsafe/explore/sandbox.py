@@ -315,7 +315,8 @@ class Sandbox:
             with ExitStack() as stack:
                 watch = stack.enter_context(self._memo.watching(key, answers)) if may_repeat else None
                 ended = self._run_process(attempt, opened, load, keeps_log, counts_lines)
-            if watch is not None and not (opened.has_exited or opened.is_opaque):
+            is_whole = ended.exit_code is None and not (opened.has_exited or opened.is_opaque)
+            if watch is not None and is_whole:
                 self._memo.keep(watch, ended)
         state = attempt.end(ended.exit_code or 0, lambda: self._notice_death(task, load))
         journal.metadata_changed("state", state)
