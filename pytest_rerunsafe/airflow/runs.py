@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow.models.taskinstance import TaskInstance
 from airflow.task.trigger_rule import TriggerRule
+from airflow.timetables.base import DataInterval
 from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from sqlalchemy import select
@@ -18,9 +19,9 @@ from .answers import Ask
 from .metadata import session
 
 
-def create(dag: Any, logical_date: datetime) -> RunKey:
+def create(dag: Any, logical_date: datetime, interval: DataInterval | None = None) -> RunKey:
     """Make the DagRun of a logical date, queued, with its task instances, as the scheduler or a person would."""
-    interval = loading.interval_of(dag, logical_date)
+    interval = interval or loading.interval_of(dag, logical_date)
     run_type = DagRunType.MANUAL if loading.first_run(dag) is None else DagRunType.SCHEDULED
     run_id = dag.timetable.generate_run_id(run_type=run_type, run_after=interval.end, data_interval=interval)
     with session() as opened:

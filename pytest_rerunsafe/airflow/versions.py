@@ -22,9 +22,15 @@ _serialization = importlib.import_module("airflow.serialization.serialized_objec
 _serializer: Any = getattr(_serialization, "DagSerialization", None) or _serialization.SerializedDAG
 
 
-def serialized(dag: Any) -> Any:
-    """The DAG as Airflow's scheduler knows it."""
-    return _serializer.deserialize_dag(_serializer.serialize_dag(dag))
+def encoded(dag: Any) -> dict[str, Any]:
+    """The DAG as Airflow stores it."""
+    data: dict[str, Any] = _serializer.serialize_dag(dag)
+    return data
+
+
+def decoded(data: dict[str, Any]) -> Any:
+    """A stored DAG as Airflow's scheduler knows it."""
+    return _serializer.deserialize_dag(data)
 
 
 def known_arguments(function: Any, **arguments: Any) -> dict[str, Any]:

@@ -257,6 +257,8 @@ class Judge:
 
 
 def _outputs_of_effect(effect: Effect) -> tuple[str, ...]:
+    if effect.kind == "trigger":
+        return (f"runs:{effect.target}",)
     return tuple(f"file:{path}" for path, _ in effect.files)
 
 
@@ -299,6 +301,8 @@ def describe_effect(effect: Effect) -> str:
             return f"set the Variable {target}"
         case "variable-delete":
             return f"deleted the Variable {target}"
+        case "trigger":
+            return f"triggered the DAG {target}"
         case "state":
             return f"was recorded as {target}"
         case kind:
