@@ -211,7 +211,7 @@ class Scheduler:
             # The scheduler asks SQLite for the time, which knows whole seconds.
             later = opened.scalars(
                 select(DagRun.run_after).where(
-                    DagRun.state == DagRunState.QUEUED, DagRun.run_after > now().replace(microsecond=0)
+                    DagRun.state == DagRunState.QUEUED, DagRun.run_after >= now().replace(microsecond=0)
                 )
             )
             return min((*(self._ready_at(ti, opened) for ti in waiting), *later), default=None)

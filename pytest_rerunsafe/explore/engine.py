@@ -311,6 +311,8 @@ class Engine:
             turn = self.sandbox.scheduler.turn()
             self.sandbox.journal.scheduler_turned()
             for task in turn.queued:
+                if not self.sandbox.is_queued(task):
+                    continue  # another task has cleared it meanwhile: the server refuses it to the worker
                 if may_jump and self._arrive(run[0]):
                     return "jumped"
                 processes.attempt(task, keeps_log)

@@ -136,6 +136,10 @@ class Sandbox:
         """The states of all DagRuns and task instances."""
         return self._metadata.states()
 
+    def is_queued(self, task: QueuedTask) -> bool:
+        """Whether a task still waits for its worker."""
+        return (*task.run, task.task_id, task.map_index, "queued") in self._metadata.states()
+
     def situation(self, dag_id: str) -> str:
         """A digest of all that the rest of the run depends on: files, what Airflow knows, the day."""
         digest = hashlib.blake2b(repr(self.clock.now.date()).encode(), digest_size=16)
