@@ -118,7 +118,8 @@ def waiting(mode: str = "w", **options: str) -> str:
     given = "".join(f", {name}={value}" for name, value in options.items())
     sensor = f"ExternalTaskSensor(task_id='wait', external_dag_id='up', mode='reschedule'{given})"
     return a_dag(
-        "d", f"@task\ndef use():\n    publish('/data/out', open('/data/up').read(), '{mode}')\n{sensor} >> use()"
+        "d",
+        f"@task\ndef use():\n    publish('/data/out', open('/data/up').read(), '{mode}')\n{sensor} >> use()",
     )
 
 
@@ -130,15 +131,20 @@ def test_the_run_that_a_sensor_waits_for_is_made(dags: Project) -> None:
 
 
 def test_a_sensor_waits_for_the_run_of_its_own_date(dags: Project) -> None:
-    checked = upstream("day = get_current_context()['ds']; assert day == '2023-12-31', day; publish('/data/up', day)")
+    checked = upstream(
+        "day = get_current_context()['ds']; assert day == '2023-12-31', day; publish('/data/up', day)",
+        DAILY.replace("2024", "2023"),
+    )
     options = {"execution_delta": "timedelta(days=1)", "external_task_id": "'make'"}
     found = dags.check_among("s3", {"a": waiting(**options), "b": checked}, "d", DATA)
     assert found.worst is Verdict.SAFE, found.results
 
 
 def test_a_sensor_that_waits_for_what_never_comes(dags: Project) -> None:
-    never = dags.check_among("s4", {"a": waiting(execution_delta="timedelta(hours=5)"), "b": upstream()}, "d", DATA)
-    assert "a run of the DAG up at 2023-12-31 19:00:00+00:00, and its schedule has none then" in str(
+    never = dags.check_among(
+        "s4", {"a": waiting(execution_delta="timedelta(hours=5)"), "b": upstream()}, "d", DATA
+    )
+    assert "a run of the DAG up at 2023-12-31 19:00:00+00:00, which has none then" in str(
         never["clean"].reason
     )
     nowhere = dags.check_among("s5", {"a": waiting()}, "d", DATA)
@@ -193,7 +199,9 @@ def test_what_an_asset_sets_off_counts(dags: Project) -> None:
 
 
 def test_an_alias_is_resolved_when_the_task_runs(dags: Project) -> None:
-    emits = producer("AssetAlias('any')", "outlet_events[AssetAlias('any')].add(Asset('orders'), extra={'rows': 3})")
+    emits = producer(
+        "AssetAlias('any')", "outlet_events[AssetAlias('any')].add(Asset('orders'), extra={'rows': 3})"
+    )
     told = consumer("a", body="[e.extra for e in asked]")
     found = dags.check_among("a3", {"a": emits, "b": told}, "producer", DATA)
     assert found.rules == {"duplicate-output"}
@@ -205,12 +213,15 @@ def test_an_alias_is_resolved_when_the_task_runs(dags: Project) -> None:
     [
         ("[Asset('orders'), Asset('items')]", 2),
         ("Asset('orders') | Asset('items')", 2),
-        ("AssetAlias('any')", 1),
-        ("Asset.ref(name='orders')", 1),
+        ("AssetAlias('any')", 2),  # by the alias and by the asset
+        ("Asset.ref(name='orders')", None),  # which Airflow 3.3 shows the task none of
     ],
 )
-def test_a_dag_under_test_is_set_off_by_its_assets(dags: Project, schedule: str, events: int) -> None:
-    checked = consumer("a", schedule, f"len(asked) == {events} or 1 / 0")
+def test_a_dag_under_test_is_set_off_by_its_assets(dags: Project, schedule: str, events: int | None) -> None:
+    seen = f"len(asked) == {events}" if events else "True"
+    checked = consumer(
+        "a", schedule, f"({seen} and get_current_context()['dag_run'].run_type == 'asset_triggered') or 1 / 0"
+    )
     found = dags.check_among("c" + "".join(filter(str.isalpha, schedule)), {"a": checked}, "consumer", DATA)
     assert found["clean"].verdict is Verdict.SAFE, found["clean"]
     assert found["rerun"].verdict is Verdict.UNSAFE

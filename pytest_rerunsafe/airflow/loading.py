@@ -111,6 +111,8 @@ def first_run(dag: Any) -> DagRunInfo | None:
 def run_at(dag: Any, logical_date: datetime) -> DagRunInfo | None:
     """The run that a DAG has at a logical date by its schedule, or by a person if it has none; None if it has no run then."""
     timetable, date = dag.timetable, pendulum.instance(logical_date)
+    if dag.start_date is not None and date < dag.start_date:
+        return None
     if isinstance(timetable, NullTimetable):
         return DagRunInfo.interval(*timetable.infer_manual_data_interval(run_after=date))
     restriction = TimeRestriction(earliest=date, latest=date, catchup=True)

@@ -331,9 +331,9 @@ class Sandbox:
         except NoSuchRun as none:
             self.journal.blocked(
                 Obstacle(
-                    what=f"{waits} a run of the DAG {dag_id} at {none}, and its schedule has none then",
+                    what=f"{waits} a run of the DAG {dag_id} at {none}, which has none then by its start and schedule",
                     where=None,
-                    remedy="Set `execution_delta` or `execution_date_fn` so that it waits for a run that there is.",
+                    remedy="Let it wait for one that there is (`execution_delta`), or set the DAG's `logical_date` later.",
                 )
             )
             raise
