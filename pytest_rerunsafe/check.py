@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from .clean import load_error
 from .explore.jobs import FindJob, Job, LoadJob
 from .explore.messages import Answer, Done
 from .explore.pool import Pool
+from .explore.related import related
 from .explore.zygote import Zygote, ZygoteError
 from .model import CheckResult, DagInfo, LoadedFile
 from .settings import Settings
@@ -39,6 +40,7 @@ class Checker:
         self._following: tuple[str, Sequence[Job]] | None = None
         """What will be run next of another file, as far as that is known."""
         self._studies: dict[tuple[str, str], Study] = {}
+        self._projects: dict[str, tuple[LoadedFile, ...]] = {}
 
     def find_dag_files(self, paths: Sequence[str]) -> tuple[str, ...]:
         """Absolute paths of the DAG files among files and folders, sorted, by Airflow's own rule."""
@@ -108,9 +110,23 @@ class Checker:
                 settings=self._settings,
                 rootdir=self._rootdir,
                 folder=self._folder(dag.file),
+                related=self._related(dag),
                 run=lambda jobs: self._run(dag.file, jobs),
             )
         return self._studies[key]
+
+    def _related(self, dag: DagInfo) -> Mapping[str, str]:
+        """The DAG file of each other DAG that runs along with one, by DAG id."""
+        return related(dag, self._project(self._folder(dag.file))) if dag.leads_to else {}
+
+    def _project(self, folder: str) -> tuple[LoadedFile, ...]:
+        """All DAG files of a DAGs folder, whatever paths were given on the command line."""
+        if folder not in self._projects:
+            jobs = [LoadJob(file=file, folder=folder) for file in self.find_dag_files([folder])]
+            answers = self._run("", jobs)
+            loaded = (answer.result for answer in answers if isinstance(answer, Done))
+            self._projects[folder] = tuple(loaded)
+        return self._projects[folder]
 
     def _run(self, file: str, jobs: Sequence[Job]) -> list[Answer]:
         if self._pool is None:

@@ -95,7 +95,7 @@ class Effect:
     """One durable change, with the place that made it and the delta that makes it again."""
 
     kind: str
-    """`create`, `write`, `truncate`, `rename`, `unlink`, `mkdir`, ...; `xcom`, `variable`, `state`, ..."""
+    """`create`, `write`, `truncate`, `rename`, `unlink`, `mkdir`, ...; `xcom`, `variable`, `trigger`, `state`, ..."""
     target: str
     """A path, an XCom key, a Variable's name, a task state."""
     files: tuple[FileChange, ...] = ()
@@ -155,7 +155,7 @@ class Output:
     """One piece of the world's durable content, in comparable form."""
 
     name: str
-    """`file:/data/out.csv`, `xcom:task_id/key`, `variable:name`."""
+    """`file:/data/out.csv`, `xcom:task_id/key`, `variable:name`, `runs:dag_id`."""
     content: bytes
 
 
@@ -273,6 +273,10 @@ class DagInfo:
     is_scheduled: bool
     logical_date: datetime
     """Of its first interval; of an unscheduled DAG, its start date."""
+    leads_to: frozenset[str] = frozenset()
+    """What its runs may set off or wait for: `dag:child`, `asset:...`, `asset-alias:...`; `dag:*` is known at run time only."""
+    set_off_by: frozenset[str] = frozenset()
+    """The assets and aliases of its schedule, in the same words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -61,12 +61,14 @@ class Study:
         settings: Settings,
         rootdir: Path,
         folder: str,
+        related: Mapping[str, str],
         run: Callable[[Sequence[Job]], list[Answer]],
     ) -> None:
         self._dag = dag
         self._settings = settings
         self._file = os.path.relpath(dag.file, rootdir).replace(os.sep, "/")
         self._folder = folder
+        self._related = related
         self._run = run
         self._ended: dict[str, list[Ended]] = {}
         """How the trials of a check ended."""
@@ -116,6 +118,7 @@ class Study:
             dag=self._dag,
             folder=self._folder,
             logical_date=dag_settings.logical_date or self._dag.logical_date,
+            related=self._related,
             **chosen,
         )
 

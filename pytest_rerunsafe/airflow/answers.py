@@ -7,7 +7,7 @@ The supervisor's part (what a message asks of the server, what a missing value i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from datetime import datetime, timezone
@@ -31,7 +31,7 @@ from airflow.sdk.exceptions import ErrorType
 from airflow.sdk.execution_time import comms, task_runner
 from fastapi import HTTPException
 
-from . import state_stores
+from . import answers_between, state_stores
 from .metadata import session
 
 Ask = Callable[[str, Callable[[], Any]], Any]
@@ -50,7 +50,7 @@ def _parameters(route: Callable[..., Any]) -> frozenset[str]:
 
 
 @contextmanager
-def _on_server() -> Iterator[None]:
+def on_server() -> Iterator[None]:
     """Inside, Airflow does not take this process for a worker, which would ask its supervisor for a Variable, and so us."""
     supervisor = vars(task_runner).pop("SUPERVISOR_COMMS", None)
     try:
@@ -72,6 +72,8 @@ class Answers:
         on_unanswered: Callable[[str], None],
         is_stale: Callable[[str, str], bool] = lambda task_id, key: False,
         is_opaque: Callable[[], bool] = lambda: False,
+        expect_runs: Callable[[str, Sequence[datetime]], None] = lambda dag_id, dates: None,
+        on_missing_dag: Callable[[str], None] = lambda dag_id: None,
     ) -> None:
         self._ti_id = ti_id
         self.ask = ask
@@ -79,6 +81,10 @@ class Answers:
         self._is_stale = is_stale
         self._on_unanswered = on_unanswered
         self._is_opaque = is_opaque
+        self._expect_runs = expect_runs
+        """Called before a question about a DAG's runs of some logical dates, which are by then to have been made."""
+        self.on_missing_dag = on_missing_dag
+        """Called when the task wants to run a DAG that is not there."""
         self.reads: dict[str, bool] = {}
         """XComs that the task found, `task_id/key`, and whether any of them was stale by `is_stale`."""
         self._dag_bag = DBDagBag()
@@ -137,7 +143,7 @@ class Answers:
                 "services": None,
                 **arguments,
             }
-            with _on_server():
+            with on_server():
                 return route(**{name: value for name, value in offered.items() if name in wanted})
 
     def find(self, route: Callable[..., Any], **arguments: Any) -> Any | None:
@@ -261,17 +267,24 @@ class Answers:
         found = self.call(task_instances.get_previous_successful_dagrun)
         return comms.PrevSuccessfulDagRunResult(**found.model_dump(exclude_defaults=True))
 
+    def _expect(self, msg: Any) -> None:
+        if dates := getattr(msg, "logical_dates", None):
+            self._expect_runs(msg.dag_id, dates)
+
     def _get_ti_count(self, msg: Any) -> Any:
+        self._expect(msg)
         found = self.call(
             task_instances.get_task_instance_count, **_criteria(msg), states=getattr(msg, "states", None)
         )
         return comms.TICount(count=found)
 
     def _get_task_states(self, msg: Any) -> Any:
+        self._expect(msg)
         found = self.call(task_instances.get_task_instance_states, **_criteria(msg))
         return comms.TaskStatesResult(task_states=deepcopy(found.task_states))
 
     def _get_dr_count(self, msg: Any) -> Any:
+        self._expect(msg)
         chosen = _given(msg, "dag_id", "logical_dates", "run_ids", "states")
         return comms.DRCount(count=self.call(dag_runs.get_dr_count, **chosen))
 
@@ -359,4 +372,5 @@ _ANSWERS: dict[str, Callable[[Answers, Any], Any]] = {
     "ValidateInletsAndOutlets": Answers._validate_inlets_and_outlets,
     "MaskSecret": Answers._nothing,
     **state_stores.ANSWERS,
+    **answers_between.ANSWERS,
 }

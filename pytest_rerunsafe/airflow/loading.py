@@ -15,12 +15,14 @@ from airflow.models.dag_version import DagVersion  # noqa: F401  (its table is w
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.serialized_dag import SerializedDagModel
 from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
+from airflow.timetables.simple import NullTimetable
 from airflow.utils.file import list_py_file_paths
 from sqlalchemy import update
 
 from ..model import DagInfo, LoadedFile, TaskInfo
 from .metadata import session
-from .versions import DagBag, known_arguments, serialized, sync_bag_to_db
+from .neighbours import leads_to, set_off_by
+from .versions import DagBag, decoded, encoded, known_arguments, sync_bag_to_db
 
 BUNDLE = "dags-folder"
 DEFAULT_START = datetime(2024, 1, 1, tzinfo=timezone.utc)
@@ -51,7 +53,9 @@ def describe(file: str, bag: Any) -> LoadedFile:
 
 
 def _describe_dag(file: str, dag: Any) -> DagInfo:
-    info = first_run(serialized(dag))
+    data = encoded(dag)
+    dependencies = data["dag_dependencies"]
+    info = first_run(decoded(data))
     return DagInfo(
         dag_id=dag.dag_id,
         file=file,
@@ -59,6 +63,8 @@ def _describe_dag(file: str, dag: Any) -> DagInfo:
         tasks=tuple(_describe_task(task) for task in _topological(dag)),
         is_scheduled=info is not None,
         logical_date=_plain(info.logical_date if info else dag.start_date or DEFAULT_START),
+        leads_to=leads_to(dag, dependencies),
+        set_off_by=set_off_by(dag.dag_id, dependencies),
     )
 
 
@@ -103,6 +109,20 @@ def first_run(dag: Any) -> DagRunInfo | None:
         last_automated_data_interval=None, restriction=restriction
     )
     return info if info is not None and info.logical_date is not None else None
+
+
+def run_at(dag: Any, logical_date: datetime) -> DagRunInfo | None:
+    """The run that a DAG has at a logical date by its schedule, or by a person if it has none; None if it has no run then."""
+    timetable, date = dag.timetable, pendulum.instance(logical_date)
+    if dag.start_date is not None and date < dag.start_date:
+        return None
+    if isinstance(timetable, NullTimetable):
+        return DagRunInfo.interval(*timetable.infer_manual_data_interval(run_after=date))
+    restriction = TimeRestriction(earliest=date, latest=date, catchup=True)
+    info: DagRunInfo | None = timetable.next_dagrun_info(
+        last_automated_data_interval=None, restriction=restriction
+    )
+    return info if info is not None and info.logical_date == date else None
 
 
 def interval_of(dag: Any, logical_date: datetime) -> DataInterval:

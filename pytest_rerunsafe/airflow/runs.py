@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from airflow.models.taskinstance import TaskInstance
+from airflow.timetables.base import DataInterval
 from airflow.utils.state import DagRunState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from sqlalchemy import select
@@ -22,16 +23,15 @@ class NotCreated(Exception):
     """Airflow makes no DagRun of the DAG as it is; the argument says why."""
 
 
-def create(dag: Any, logical_date: datetime) -> RunKey:
+def create(dag: Any, logical_date: datetime, interval: DataInterval | None = None) -> RunKey:
     """Make the DagRun of a logical date, queued, with its task instances. Raises `NotCreated`."""
     try:
-        return _create(dag, logical_date)
+        return _create(dag, logical_date, interval or loading.interval_of(dag, logical_date))
     except ParamValidationError as error:
         raise NotCreated(str(error)) from None
 
 
-def _create(dag: Any, logical_date: datetime) -> RunKey:
-    interval = loading.interval_of(dag, logical_date)
+def _create(dag: Any, logical_date: datetime, interval: DataInterval) -> RunKey:
     run_type = DagRunType.MANUAL if loading.first_run(dag) is None else DagRunType.SCHEDULED
     run_id = dag.timetable.generate_run_id(run_type=run_type, run_after=interval.end, data_interval=interval)
     with session() as opened:

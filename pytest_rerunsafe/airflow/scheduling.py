@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -10,6 +10,7 @@ from typing import Any
 
 from airflow.executors.base_executor import BaseExecutor
 from airflow.jobs.job import Job
+from airflow.models import asset as asset_models
 from airflow.models.asset import AssetDagRunQueue
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
@@ -22,8 +23,9 @@ from airflow.utils.state import DagRunState, TaskInstanceState
 from sqlalchemy import select, update
 
 from ..model import RunKey
-from . import loading
-from .answers import Ask
+from . import loading, runs
+from .answers import Ask, on_server
+from .assets import register_events
 from .metadata import session
 from .runs import now, word
 from .versions import scheduler_runner
@@ -79,6 +81,10 @@ class _Executor(BaseExecutor):
         self.callbacks.append(request)
 
 
+class NoSuchRun(Exception):
+    """A DAG has no run of a logical date, which is the argument."""
+
+
 class Scheduler:
     """Airflow's scheduler, and the DAGs that it knows; as long as the stored DAGs stay the same."""
 
@@ -109,9 +115,8 @@ class Scheduler:
         """
         self._executor.callbacks.clear()
         with session() as opened, prohibit_commit(opened) as guard:
-            if _any(opened, AssetDagRunQueue.target_dag_id):
-                opened.execute(update(DagModel).values(next_dagrun_create_after=None))
-                self._runner._create_dagruns_for_dags(guard, opened)
+            if _waits_for_assets(opened):
+                self._make_asset_runs(guard, opened)
             if _any(opened, DagRun.id, DagRun.state == DagRunState.QUEUED):
                 self._runner._start_queued_dagruns(opened)
                 guard.commit()
@@ -168,6 +173,47 @@ class Scheduler:
         )
         return True
 
+    def _make_asset_runs(self, guard: Any, opened: Any) -> None:
+        opened.execute(update(DagModel).values(next_dagrun_create_after=None))
+        self._runner._create_dagruns_for_dags(guard, opened)
+
+    def make_asset_run(self, dag_id: str) -> RunKey | None:
+        """The DagRun that comes of one event for each asset and alias of a DAG's schedule; None if none comes of them."""
+        made: RunKey | None = self._ask(f"asset run of {dag_id}", lambda: self._make_asset_run(dag_id))
+        return made
+
+    def _make_asset_run(self, dag_id: str) -> RunKey | None:
+        dag = self.dag(dag_id)
+        with on_server(), session() as opened:
+            register_events(dag.timetable.asset_condition, opened)
+        with session() as opened, prohibit_commit(opened) as guard:
+            self._make_asset_runs(guard, opened)
+            run_id = opened.scalars(select(DagRun.run_id).where(DagRun.dag_id == dag_id)).first()
+        return None if run_id is None else (dag_id, run_id)
+
+    def expect_runs(self, dag_id: str, dates: Sequence[datetime]) -> bool:
+        """Make the DagRuns of a DAG that the clock would have made of these dates by now; whether there were any to make.
+
+        Raises `LookupError` if the DAG is not known, `NoSuchRun` if it has no run of one of the dates.
+        """
+        question = f"expected runs of {dag_id} at {dates}"
+        return bool(self._ask(question, lambda: self._expect_runs(dag_id, dates)))
+
+    def _expect_runs(self, dag_id: str, dates: Sequence[datetime]) -> bool:
+        dag = self.dag(dag_id)
+        with session() as opened:
+            known = set(opened.scalars(select(DagRun.logical_date).where(DagRun.dag_id == dag_id)))
+        made = False
+        for date in sorted(set(dates) - known):
+            info = loading.run_at(dag, date)
+            if info is None:
+                raise NoSuchRun(date)
+            if info.run_after <= now():
+                with on_server():
+                    runs.create(dag, date, info.data_interval)
+                made = True
+        return made
+
     def lose_worker(self, run: RunKey, task_id: str, map_index: int) -> Loss:
         """What Airflow makes of a running task whose worker has been silent for `heartbeat_timeout_s`."""
         question = f"lost worker of {run} {task_id} {map_index}"
@@ -196,7 +242,7 @@ class Scheduler:
             return Loss(state=word(state), callbacks=tuple(self._executor.callbacks))
 
     def next_wakeup(self) -> datetime | None:
-        """When the earliest waiting task instance (retry delay, reschedule) may go on; None if none waits."""
+        """When the earliest waiting task instance (retry delay, reschedule) or run may go on; None if none waits."""
         with session() as opened:
             waiting = opened.scalars(
                 select(TaskInstance)
@@ -208,7 +254,13 @@ class Scheduler:
                     DagRun.state == DagRunState.RUNNING,
                 )
             )
-            return min((self._ready_at(ti, opened) for ti in waiting), default=None)
+            # The scheduler asks SQLite for the time, which knows whole seconds.
+            later = opened.scalars(
+                select(DagRun.run_after).where(
+                    DagRun.state == DagRunState.QUEUED, DagRun.run_after >= now().replace(microsecond=0)
+                )
+            )
+            return min((*(self._ready_at(ti, opened) for ti in waiting), *later), default=None)
 
     def _ready_at(self, ti: TaskInstance, opened: Any) -> datetime:
         if ti.state == TaskInstanceState.UP_FOR_RETRY:
@@ -224,6 +276,19 @@ def _tells_of_failure(task: Any) -> bool:
     """Whether somebody is told when it fails (`SchedulerJobRunner.process_executor_events`)."""
     has_callback = task.has_on_retry_callback or task.has_on_failure_callback
     return bool(has_callback or (task.email and (task.email_on_failure or task.email_on_retry)))
+
+
+def _waits_for_assets(opened: Any) -> bool:
+    """Whether there are events that no run has come of yet."""
+    partitions = getattr(asset_models, "AssetPartitionDagRun", None)  # 3.1 has none
+    return _any(opened, AssetDagRunQueue.target_dag_id) or (
+        partitions is not None and _any(opened, partitions.id, partitions.created_dag_run_id.is_(None))
+    )
+
+
+def dag_of(callback: Any) -> str:
+    """The DAG whose callback a request is for."""
+    return str(getattr(callback, "dag_id", None) or callback.ti.dag_id)
 
 
 def _any(opened: Any, column: Any, *conditions: Any) -> bool:

@@ -38,9 +38,15 @@ task_state_store: Any = _route("task_state_store")
 asset_state_store: Any = _route("asset_state_store")
 
 
-def serialized(dag: Any) -> Any:
-    """The DAG as Airflow's scheduler knows it."""
-    return _serializer.deserialize_dag(_serializer.serialize_dag(dag))
+def encoded(dag: Any) -> dict[str, Any]:
+    """The DAG as Airflow stores it."""
+    data: dict[str, Any] = _serializer.serialize_dag(dag)
+    return data
+
+
+def decoded(data: dict[str, Any]) -> Any:
+    """A stored DAG as Airflow's scheduler knows it."""
+    return _serializer.deserialize_dag(data)
 
 
 def known_arguments(function: Any, **arguments: Any) -> dict[str, Any]:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from ..airflow import loading, runs, warm_up_dag
-from ..airflow.scheduling import QueuedTask
-from ..model import LoadedFile, Outcome, Recording, RecoveryKind, RunKey, WorldState
+from ..airflow.scheduling import QueuedTask, Turn, dag_of
+from ..model import LoadedFile, Obstacle, Outcome, Recording, RecoveryKind, RunKey, WorldState
 from .jobs import FindJob, LoadJob, RecordJob, RecoverJob, Start
 from .sandbox import EPOCH, Prepare, Sandbox, Snapshot
 
@@ -24,6 +25,19 @@ DAY_S = 86_400.0
 ROUND_S, ROUND_AT_S = 600, 71
 """Deaths are noticed and tasks cleared every so often, so many seconds past it: so that recoveries from what happened a
 little earlier or later go alike, and what is known of one serves the other. No round time: nothing coincides by chance."""
+ENDED = frozenset({"success", "failed"})
+MOST_RUNS = 100
+"""DagRuns in one world: more are taken for DAGs that set each other off for ever."""
+_ENDLESS = Obstacle(
+    what=f"DAGs set each other off for more than {MOST_RUNS} runs",
+    where=None,
+    remedy="Break the circle of triggers, sensors and assets, or `skip` the DAG with a reason.",
+)
+_NO_ASSET_RUN = Obstacle(
+    what="no run comes of one event for each asset of the schedule, as where it waits for partitions",
+    where=None,
+    remedy="`skip` the DAG with a reason.",
+)
 
 
 class NotRun(Exception):
@@ -118,25 +132,23 @@ class Engine:
         """A clean run, effect by effect."""
         self._endings, self._ending, self._situations = {}, None, {}
         self.sandbox.place_inputs(job)
+        bags = {
+            file: self._bag_of_others(job, file) for file in sorted({*job.related.values()} - {job.dag.file})
+        }
         initial = self.sandbox.world()
         self.sandbox.journal.effects.clear()
-        bag = self.sandbox.parse(job.dag.file, job.folder)
-        if not job.shares_memory:
-            self.sandbox.forget()
-        if isinstance(bag, str):
-            raise NotRun(bag)
-        if job.dag.dag_id not in bag.dags:
-            raise NotRun(self.sandbox.sources.cut("\n".join(bag.import_errors.values())))
+        own = bags[job.dag.file] = self._parsed(job, job.dag.file, {job.dag.dag_id})
         self.sandbox.journal.scheduler_turned()
-        loading.store(bag)
-        dag = self.sandbox.scheduler.dag(job.dag.dag_id)
-        self.sandbox.clock.move_to(runs.starts_at(dag, job.logical_date) + timedelta(seconds=job.delay_s))
+        # Before the run: Airflow holds assets back from DAGs that were stored after an event.
+        self.sandbox.clock.move_to(job.logical_date)
+        for bag in (*(bag for bag in bags.values() if bag is not own), own):
+            loading.store(bag)
         try:
-            run = self.sandbox.run(runs.create(dag, job.logical_date))
+            run = self.sandbox.run(self._run_of(job))
         except runs.NotCreated as reason:
             raise NotRun(f"Airflow makes no run of this DAG: {reason}") from None
         self.sandbox.journal.scheduler_turned()
-        state = self._drive(run.key, self._processes_of(job, bag), True, may_jump=True)
+        state = self._drive(run.key, self._processes_of(job, bags), True, may_jump=True)
         outcome = self.sandbox.outcome(run, state)
         if not job.keeps_effects:
             return Recording(
@@ -156,6 +168,38 @@ class Engine:
             situations=self._situations,
         )
 
+    def _parsed(self, job: RecordJob, file: str, dag_ids: Set[str]) -> Any:
+        """The bag of a file that is to give some DAGs."""
+        bag = self.sandbox.parse(file, job.folder)
+        if not job.shares_memory:
+            self.sandbox.forget()
+        if isinstance(bag, str):
+            raise NotRun(bag)
+        if not dag_ids <= bag.dags.keys():
+            raise NotRun(self.sandbox.sources.cut("\n".join(bag.import_errors.values())))
+        return bag
+
+    def _bag_of_others(self, job: RecordJob, file: str) -> Any:
+        """The bag of a file with DAGs that run along, and no others in it."""
+        wanted = {dag_id for dag_id, place in job.related.items() if place == file}
+        try:
+            bag = self._parsed(job, file, wanted)
+        except NotRun as reason:
+            raise NotRun(f"{', '.join(sorted(wanted))}, which runs along: {reason}") from None
+        bag.dags = {dag_id: bag.dags[dag_id] for dag_id in sorted(wanted)}
+        return bag
+
+    def _run_of(self, job: RecordJob) -> RunKey:
+        """Make the DagRun under test, as the scheduler or a person would."""
+        dag = self.sandbox.scheduler.dag(job.dag.dag_id)
+        self.sandbox.clock.move_to(runs.starts_at(dag, job.logical_date) + timedelta(seconds=job.delay_s))
+        if not job.dag.set_off_by or job.dag.is_scheduled:
+            return runs.create(dag, job.logical_date)
+        made = self.sandbox.scheduler.make_asset_run(job.dag.dag_id)
+        if made is None:
+            self.sandbox.journal.blocked(_NO_ASSET_RUN)
+        return made or runs.create(dag, job.logical_date)
+
     def recover(self, job: RecoverJob) -> tuple[Outcome, ...]:
         """How recoveries end, in the order of their starts.
 
@@ -167,7 +211,7 @@ class Engine:
 
     def _recover(self, job: RecoverJob, start: Start) -> Outcome:
         self._ending, self._situations = None, {}
-        processes = self._processes_of(job, None)
+        processes = self._processes_of(job, {})
         if start.is_crash:
             self._die(job, start, processes)
         else:
@@ -196,7 +240,8 @@ class Engine:
         if self._died is None or self._died.start is not start.world:
             self.sandbox.begin(start.world, job.seed)
             self._wait(self.sandbox.scheduler.heartbeat_timeout_s + 1)
-            self.sandbox.lose_worker(job.run, start.task_id, start.map_index, self._loader_of(job, None))
+            load = self._loader_of(job, {}, job.dag.dag_id)
+            self.sandbox.lose_worker(job.run, start.task_id, start.map_index, load)
             self._died = _Death(start.world, self.sandbox.snapshot())
         death = self._died
         if start.recovery is not RecoveryKind.RETRY and death.settled is None:
@@ -302,23 +347,42 @@ class Engine:
             self.sandbox.journal.scheduler_turned()
             queued = [task for task in turn.queued if (task.run, task.task_id, task.map_index) != without]
             for task in queued:
+                if not self.sandbox.is_queued(task):
+                    continue  # another task has cleared it meanwhile: the server refuses it to the worker
                 if may_jump and self._arrive(run[0], kind):
                     return "jumped"
                 processes.attempt(task, keeps_log)
             processes.run_callbacks(turn.callbacks)
             if queued:
                 continue
-            if all(state in ("success", "failed") for state in turn.states.values()):
+            if all(state in ENDED for state in turn.states.values()):
                 return turn.states[run]
+            if len(turn.states) > MOST_RUNS:
+                self.sandbox.journal.blocked(_ENDLESS)
+                return "stuck"
             wakeup = self.sandbox.scheduler.next_wakeup() if without is None else None
             if wakeup is not None:
                 self.sandbox.clock.move_to(max(wakeup, self.sandbox.clock.now) + timedelta(seconds=1))
                 continue
             # A turn may only change states (a skip, a failure handed on): nothing can go on once a turn changes none.
             if (states := self.sandbox.states()) == seen:
-                return "stuck"
+                return self._stuck(run, turn)
             seen = states
-        return "stuck"
+        return self._stuck(run, turn)
+
+    def _stuck(self, run: RunKey, turn: Turn) -> str:
+        """The state of `run` where nothing can go on: others may hang that it does not wait for."""
+        if turn.states[run] not in ENDED:
+            return "stuck"
+        for dag_id in sorted({key[0] for key, state in turn.states.items() if state not in ENDED}):
+            self.sandbox.journal.blocked(
+                Obstacle(
+                    what=f"the run of the DAG {dag_id} that was set off does not end",
+                    where=None,
+                    remedy="Check that DAG on its own.",
+                )
+            )
+        return turn.states[run]
 
     def _arrive(self, dag_id: str, kind: str) -> bool:
         """Take note of the situation; whether it is known how it goes on."""
@@ -327,20 +391,28 @@ class Engine:
         self._situations.setdefault(situation, len(self.sandbox.journal.attempts))
         return self._ending is not None
 
-    def _processes_of(self, job: RecordJob | RecoverJob, bag: Any) -> _Processes:
-        """The processes that run code of the job's DAG."""
+    def _processes_of(self, job: RecordJob | RecoverJob, bags: Mapping[str, Any]) -> _Processes:
+        """The processes that run the DAGs' code."""
         shares_memory = isinstance(job, RecordJob) and job.shares_memory
         counts_lines = isinstance(job, RecordJob) and job.counts_lines
-        load = self._loader_of(job, bag if shares_memory else None)
         may_repeat = isinstance(job, RecoverJob) and not job.keeps_log
+        loader_of = partial(self._loader_of, job, bags if shares_memory else {})
 
         def attempt(task: QueuedTask, keeps_log: bool) -> None:
             if not shares_memory:
                 self.sandbox.forget()
-            self.sandbox.attempt(task, load, keeps_log, counts_lines, may_repeat)
+            self.sandbox.attempt(task, loader_of(task.run[0]), keeps_log, counts_lines, may_repeat)
 
-        return _Processes(attempt=attempt, run_callbacks=partial(self.sandbox.run_callbacks, load=load))
+        def run_callbacks(requests: Sequence[Any]) -> None:
+            for dag_id, group in groupby(requests, key=dag_of):
+                self.sandbox.run_callbacks(tuple(group), loader_of(dag_id))
 
-    def _loader_of(self, job: RecordJob | RecoverJob, bag: Any) -> Callable[[], Any]:
-        """Gives the bag, or parses the job's DAG file afresh where there is none."""
-        return lambda: bag or self.sandbox.load_bag(job.dag.file, job.folder)
+        return _Processes(attempt=attempt, run_callbacks=run_callbacks)
+
+    def _loader_of(
+        self, job: RecordJob | RecoverJob, bags: Mapping[str, Any], dag_id: str
+    ) -> Callable[[], Any]:
+        """Gives the bag of a DAG's file, or parses it afresh where there is none."""
+        is_own = dag_id == job.dag.dag_id
+        file = job.dag.file if is_own else str(self.sandbox.scheduler.dag(dag_id).fileloc)
+        return lambda: bags[file] if file in bags else self.sandbox.load_bag(file, job.folder)

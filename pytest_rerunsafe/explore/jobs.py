@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from ..model import DagInfo, RecoveryKind, RunKey, WorldState
@@ -42,6 +42,8 @@ class RecordJob:
     """All attempts in one process with one parse, as no deployment does."""
     prepares: bool = True
     """Whether the project's conftest puts inputs in place."""
+    related: Mapping[str, str] = field(default_factory=dict)
+    """The DAG file of each other DAG that runs along, by DAG id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -19,7 +20,7 @@ from ..airflow import attempts, inputs, loading
 from ..airflow.answers import Answers, UnansweredMessage
 from ..airflow.metadata import MetadataStore
 from ..airflow.runs import Run
-from ..airflow.scheduling import QueuedTask, Scheduler
+from ..airflow.scheduling import NoSuchRun, QueuedTask, Scheduler
 from ..model import Attempt, Obstacle, Outcome, Row, RowKey, RunKey, WorldState
 from ..world.clock import Clock
 from ..world.entropy import Entropy
@@ -160,6 +161,10 @@ class Sandbox:
         """The states of all DagRuns and task instances."""
         return self._metadata.states()
 
+    def is_queued(self, task: QueuedTask) -> bool:
+        """Whether a task still waits for its worker."""
+        return (*task.run, task.task_id, task.map_index, "queued") in self._metadata.states()
+
     def situation(self, dag_id: str) -> str:
         """A digest of all that the rest of the run depends on: files, what Airflow knows, the day."""
         digest = hashlib.blake2b(repr(self.clock.now.date()).encode(), digest_size=16)
@@ -211,13 +216,17 @@ class Sandbox:
 
         The hook is given the DAG of a parse whose effects are undone first.
         """
-        bag = self.parse_first(job.dag.file, job.folder, job.seed)
-        dag = None if isinstance(bag, str) else bag.dags.get(job.dag.dag_id)
+        files = {**job.related, job.dag.dag_id: job.dag.file}  # its own inputs last: they hold
+        dags = [(file, self._dag_for_hook(dag_id, file, job)) for dag_id, file in files.items()]
         self.begin(self.base, job.seed, keeps_effects=job.keeps_effects)
-        if job.prepares:
+        for file, dag in dags if job.prepares else ():
             self._has_run = True
-            self._prepare(job.dag.file, dag, World())
+            self._prepare(file, dag, World())
         self.forget()
+
+    def _dag_for_hook(self, dag_id: str, file: str, job: RecordJob) -> Any:
+        bag = self.parse_first(file, job.folder, job.seed)
+        return None if isinstance(bag, str) else bag.dags.get(dag_id)
 
     def parse_first(self, file: str, folder: str, seed: str) -> Any:
         """As `_parse`; a file that fails is tried again with the inputs that the hook gives when it knows of no DAG."""
@@ -305,6 +314,8 @@ class Sandbox:
             is_stale=self.is_stale,
             on_unanswered=self._unanswered,
             is_opaque=lambda: opened.is_opaque,
+            expect_runs=partial(self._expect_runs, task),
+            on_missing_dag=partial(self._misses_dag, "it triggers the DAG"),
         )
         attempt = attempts.Attempt(task, answers)
         opened.may_retry = attempt.may_retry
@@ -325,6 +336,36 @@ class Sandbox:
             replace(ended, state=state, xcom_reads=tuple(answers.reads), stale_xcom_reads=stale)
         )
         journal.current = None
+
+    def _expect_runs(self, task: QueuedTask, dag_id: str, dates: Sequence[datetime]) -> None:
+        """Make the runs of another DAG that a task asks for: the clock alone makes none here."""
+        if dag_id == task.run[0]:
+            return
+        waits = "it waits for"
+        try:
+            if self.scheduler.expect_runs(dag_id, dates):
+                self.journal.scheduler_turned()
+        except LookupError:
+            self._misses_dag(f"{waits} the DAG", dag_id)
+            raise
+        except NoSuchRun as none:
+            self.journal.blocked(
+                Obstacle(
+                    what=f"{waits} a run of the DAG {dag_id} at {none}, which has none then by its start and schedule",
+                    where=None,
+                    remedy="Let it wait for one that there is (`execution_delta`), or set the DAG's `logical_date` later.",
+                )
+            )
+            raise
+
+    def _misses_dag(self, what: str, dag_id: str) -> None:
+        self.journal.blocked(
+            Obstacle(
+                what=f"{what} {dag_id}, which no file of the DAGs folder gives",
+                where=None,
+                remedy="Put its file there, or one with a DAG of that name in its stead; see that it loads.",
+            )
+        )
 
     def _run_process(
         self,
