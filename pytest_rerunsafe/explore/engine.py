@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from ..airflow import loading, runs, warm_up_dag
 from ..airflow.scheduling import QueuedTask
 from ..model import LoadedFile, Outcome, Recording, RecoveryKind, RunKey, WorldState
 from .jobs import FindJob, LoadJob, RecordJob, RecoverJob, Start
-from .sandbox import Prepare, Sandbox
+from .sandbox import Prepare, Sandbox, waits_in_vain
+from .waits import Waits
 
 MAX_TURNS = 10_000
 """Turns of the scheduler in one run, sensors in reschedule mode included."""
@@ -247,29 +248,65 @@ class Engine:
 
         With `may_jump` it stops where it is known how the run goes on: `self._ending` is then set.
         """
+        waits = Waits(self.sandbox.clock.now)
         seen: object = None
         for _ in range(MAX_TURNS):
             if may_jump and self._arrive(run[0]):
                 return "jumped"
             turn = self.sandbox.scheduler.turn()
             self.sandbox.journal.scheduler_turned()
-            for task in turn.queued:
+            ready = [task for task in turn.queued if waits.is_ready(task.id, self.sandbox.clock.now)]
+            alone_until = self._alone_until(waits, ready, seen)
+            for task in ready:
                 if may_jump and self._arrive(run[0]):
                     return "jumped"
-                attempt(task, keeps_log)
-            if turn.queued:
+                attempt(task, keeps_log, waits, alone_until or self.sandbox.clock.now)
+            if ready:
                 continue
             if all(state in ("success", "failed") for state in turn.states.values()):
+                self.sandbox.run_triggers(self.sandbox.clock.now)  # ends those whose tasks have gone
                 return turn.states[run]
-            wakeup = self.sandbox.scheduler.next_wakeup()
-            if wakeup is not None:
-                self.sandbox.clock.move_to(max(wakeup, self.sandbox.clock.now) + timedelta(seconds=1))
-                continue
-            # A turn may only change states (a skip, a failure handed on): nothing can go on once a turn changes none.
-            if (states := self.sandbox.states()) == seen:
+            # A turn may only change states (a skip, a failure handed on): time passes once a turn changes none.
+            if (states := self.sandbox.states()) != seen:
+                seen = states
+            elif not self._pass_time(waits):
+                self._tell_who_waits(waits)
                 return "stuck"
-            seen = states
         return "stuck"
+
+    def _alone_until(self, waits: Waits, ready: Sequence[QueuedTask], seen: object) -> datetime | None:
+        """Until when the only ready task may poke in line, for nothing else can go on; None if it is not alone."""
+        if len(ready) != 1 or not waits.has(ready[0].id) or self.sandbox.has_triggers:
+            return None
+        if self.sandbox.states() != seen:
+            return None
+        now = self.sandbox.clock.now
+        scheduler = self.sandbox.scheduler
+        others = (scheduler.next_deadline(), waits.next_poke(scheduler.next_poke(), now, besides=ready[0].id))
+        return min((time for time in others if time is not None), default=waits.hopeless_at)
+
+    def _pass_time(self, waits: Waits) -> bool:
+        """Let triggers run, or move the clock to where somebody can go on; False if nobody ever can."""
+        clock, scheduler = self.sandbox.clock, self.sandbox.scheduler
+        deadline = scheduler.next_deadline(counts_triggers=not self.sandbox.has_hopeless_triggers)
+        rescheduled = scheduler.next_poke()
+        poke = waits.next_poke(rescheduled, clock.now)
+        times = [time for time in (deadline, poke) if time is not None]
+        until = min(times, default=None)
+        if self.sandbox.run_triggers(until or waits.hopeless_at):
+            waits.progressed(clock.now)
+            return True
+        if until is None:
+            return False
+        if rescheduled is not None and until == poke:
+            waits.rescheduled()
+        # Airflow asks at some places for a time that is past, not for one that has come.
+        clock.move_to(max(until, clock.now) + timedelta(seconds=1))
+        return True
+
+    def _tell_who_waits(self, waits: Waits) -> None:
+        for task_id in sorted({*(poking.task_id for poking in waits), *self.sandbox.scheduler.waiting()}):
+            self.sandbox.journal.blocked(waits_in_vain(task_id))
 
     def _arrive(self, dag_id: str) -> bool:
         """Take note of the situation; whether it is known how it goes on."""
@@ -286,9 +323,16 @@ class Engine:
         def load() -> Any:
             return bag if shares_memory else self.sandbox.load_bag(job.dag.file, job.folder)
 
-        def attempt(task: QueuedTask, keeps_log: bool) -> None:
+        def attempt(task: QueuedTask, keeps_log: bool, waits: Waits, until: datetime) -> None:
             if not shares_memory:
                 self.sandbox.forget()
-            self.sandbox.attempt(task, load, keeps_log, counts_lines)
+            allowance = waits.allowance(task.id, until)
+            taken_back = self.sandbox.attempt(task, load, keeps_log, counts_lines, allowance)
+            now = self.sandbox.clock.now
+            if taken_back is not None:
+                waits.taken_back(task.id, task.task_id, taken_back, now)
+            else:
+                waits.ended(task.id, self.sandbox.journal.attempts[-1].state, now)
+                self.sandbox.take_heart()
 
         return attempt

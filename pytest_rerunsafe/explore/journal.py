@@ -12,6 +12,9 @@ from types import FrameType
 from ..model import Attempt, Effect, FileChange, Location, Obstacle, RowChange, RunKey
 from .sources import Sources
 
+_OF_START = ("state", "xcom-delete")
+"""Kinds of effect that the start of an attempt has, whatever the task does."""
+
 
 @dataclass(slots=True, kw_only=True)
 class OpenAttempt:
@@ -23,6 +26,8 @@ class OpenAttempt:
     try_number: int
     started: datetime
     may_retry: bool = False
+    has_effects: bool = False
+    """Whether the task has changed what Airflow knows, its own start aside."""
     failed_operations: list[str] = field(default_factory=list)
 
 
@@ -50,6 +55,8 @@ class Journal:
 
     def metadata_changed(self, kind: str, target: str) -> None:
         """Airflow's server has committed what a message of the task asked for."""
+        if self.current is not None and kind not in _OF_START:
+            self.current.has_effects = True
         rows = self._capture()
         if rows and self._keeps_effects:
             stack = self._sources.stack(sys._getframe(1))
