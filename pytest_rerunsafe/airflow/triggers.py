@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import anyio.to_thread
+import attrs
 import msgspec
 from airflow.jobs.triggerer_job_runner import TriggerRunner, TriggerRunnerSupervisor
 from airflow.sdk.execution_time.comms import _RequestFrame
@@ -63,10 +64,12 @@ class _Supervisor(TriggerRunnerSupervisor):
     @classmethod
     def alone(cls) -> _Supervisor:
         made = cls.__new__(cls)
+        for field in attrs.fields(TriggerRunnerSupervisor):
+            if isinstance(field.default, attrs.Factory) and not field.default.takes_self:  # type: ignore[arg-type]
+                setattr(made, field.name, field.default.factory())
+            elif field.default is not attrs.NOTHING:
+                setattr(made, field.name, field.default)
         made.job = SimpleNamespace(id=1, hostname="triggerer")  # type: ignore[assignment]
-        made.running_triggers, made.cancelling_triggers, made.logger_cache = set(), set(), {}
-        for name in ("creating_triggers", "events", "persisted_event_seqs", "failed_triggers"):
-            setattr(made, name, deque())
         return made
 
     def send_msg(self, msg: Any, *_: Any, **__: Any) -> None:
