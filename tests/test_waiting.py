@@ -100,7 +100,9 @@ def test_who_waits_for_a_file_that_its_consumer_moves_away_cannot_be_cleared(dag
 
 
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
-def test_a_sensor_times_out_without_a_retry_and_is_skipped_if_it_fails_softly(dags: Project, mode: str) -> None:
+def test_a_sensor_times_out_without_a_retry_and_is_skipped_if_it_fails_softly(
+    dags: Project, mode: str
+) -> None:
     # The first poke of a try counts, not the last; other tasks go on meanwhile; no retry follows.
     source = in_dag(
         f"""
@@ -145,7 +147,7 @@ def test_time_passes_for_sensors_of_time(dags: Project) -> None:
         waits >> after()
         """
     )
-    assert_safe(dags.check("time", source, DATA))
+    assert clean(dags, "time", source) == ("safe", None, [])
 
 
 TRIGGERS = '''
@@ -255,7 +257,7 @@ def test_a_trigger_in_the_dag_file_cannot_be_loaded_by_the_triggerer(triggers: P
     )
     verdict, reason, _ = clean(triggers, "in_the_file", source)
     assert verdict == "error"
-    assert reason is not None and "TaskDeferralError: Trigger failure" in reason
+    assert "TaskDeferralError: Trigger failure" in str(reason)
 
 
 FAILING = """

@@ -18,7 +18,7 @@ Below Airflow's default timeout of a sensor, seven days: one that relies on it i
 """
 EXACT_POKES = 1_500
 """Pokes of one attempt that come at the sensor's own interval: a day of minutes. Then they come ever more seldom."""
-EXACT_ROUNDS = 60
+EXACT_ROUNDS = 15
 """The same for pokes that take an attempt each."""
 _LONGER = 1.25
 
