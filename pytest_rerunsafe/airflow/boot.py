@@ -82,7 +82,17 @@ def _import_airflow() -> None:
     airflow.settings.initialize()
     _import_routes()
 
-    from . import answers, attempts, inputs, loading, metadata, scheduling, warm_up_dag  # noqa: F401
+    from . import (  # noqa: F401
+        answers,
+        attempts,
+        inputs,
+        loading,
+        metadata,
+        scheduling,
+        sensors,
+        triggers,
+        warm_up_dag,
+    )
 
     attempts.leave_out_what_only_people_read()
 

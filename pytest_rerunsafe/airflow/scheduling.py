@@ -117,6 +117,9 @@ class Scheduler:
         with session() as opened, prohibit_commit(opened) as guard:
             if _waits_for_assets(opened):
                 self._make_asset_runs(guard, opened)
+            if _any(opened, TaskInstance.id, TaskInstance.trigger_timeout < now()):
+                self._runner.check_trigger_timeouts(session=opened)
+                guard.commit()
             if _any(opened, DagRun.id, DagRun.state == DagRunState.QUEUED):
                 self._runner._start_queued_dagruns(opened)
                 guard.commit()
@@ -241,35 +244,60 @@ class Scheduler:
             state = opened.scalars(select(TaskInstance.state).filter_by(**key)).one()
             return Loss(state=word(state), callbacks=tuple(self._executor.callbacks))
 
-    def next_wakeup(self) -> datetime | None:
-        """When the earliest waiting task instance (retry delay, reschedule) or run may go on; None if none waits."""
+    def next_deadline(self, *, counts_triggers: bool = True) -> datetime | None:
+        """When the earliest retry delay, wait of a queued run or, if they count, trigger timeout is over; None if none is."""
         with session() as opened:
-            waiting = opened.scalars(
-                select(TaskInstance)
-                .join(TaskInstance.dag_run)
-                .where(
-                    TaskInstance.state.in_(
-                        [TaskInstanceState.UP_FOR_RETRY, TaskInstanceState.UP_FOR_RESCHEDULE]
-                    ),
-                    DagRun.state == DagRunState.RUNNING,
-                )
-            )
+            retries = [self._retry_at(ti) for ti in opened.scalars(_waiting(TaskInstanceState.UP_FOR_RETRY))]
+            timeouts = [
+                ti.trigger_timeout
+                for ti in opened.scalars(_waiting(TaskInstanceState.DEFERRED))
+                if counts_triggers and ti.trigger_timeout is not None
+            ]
             # The scheduler asks SQLite for the time, which knows whole seconds.
             later = opened.scalars(
                 select(DagRun.run_after).where(
                     DagRun.state == DagRunState.QUEUED, DagRun.run_after >= now().replace(microsecond=0)
                 )
             )
-            return min((*(self._ready_at(ti, opened) for ti in waiting), *later), default=None)
+            return min((*retries, *timeouts, *later), default=None)
 
-    def _ready_at(self, ti: TaskInstance, opened: Any) -> datetime:
-        if ti.state == TaskInstanceState.UP_FOR_RETRY:
-            ti.task = self.dag(ti.dag_id).get_task(ti.task_id)
-            ready: datetime = ti.next_retry_datetime()
-            return ready
-        last = opened.scalars(TaskReschedule.stmt_for_task_instance(ti=ti, descending=True).limit(1)).first()
-        again: datetime = last.reschedule_date if last else now() + timedelta(seconds=1)
-        return again
+    def _retry_at(self, ti: TaskInstance) -> datetime:
+        ti.task = self.dag(ti.dag_id).get_task(ti.task_id)
+        ready: datetime = ti.next_retry_datetime()
+        return ready
+
+    def next_poke(self) -> datetime | None:
+        """When the earliest sensor in reschedule mode pokes again; None if none waits."""
+        with session() as opened:
+            waiting = opened.scalars(_waiting(TaskInstanceState.UP_FOR_RESCHEDULE))
+            return min((_rescheduled_to(ti, opened) for ti in waiting), default=None)
+
+    def waiting(self) -> tuple[str, ...]:
+        """The tasks that wait for something but their retry."""
+        with session() as opened:
+            states = (TaskInstanceState.UP_FOR_RESCHEDULE, TaskInstanceState.DEFERRED)
+            return tuple(ti.task_id for ti in opened.scalars(_waiting(*states)))
+
+    def triggers(self) -> tuple[int, ...]:
+        """The triggers that deferred tasks wait for, by id."""
+        with session() as opened:
+            waiting = opened.scalars(_waiting(TaskInstanceState.DEFERRED))
+            return tuple(sorted(ti.trigger_id for ti in waiting if ti.trigger_id is not None))
+
+
+def _waiting(*states: TaskInstanceState) -> Any:
+    """Selects the task instances of running DagRuns that are in one of the states."""
+    return (
+        select(TaskInstance)
+        .join(TaskInstance.dag_run)
+        .where(TaskInstance.state.in_(states), DagRun.state == DagRunState.RUNNING)
+    )
+
+
+def _rescheduled_to(ti: TaskInstance, opened: Any) -> datetime:
+    last = opened.scalars(TaskReschedule.stmt_for_task_instance(ti=ti, descending=True).limit(1)).first()
+    again: datetime = last.reschedule_date if last else now() + timedelta(seconds=1)
+    return again
 
 
 def _tells_of_failure(task: Any) -> bool:

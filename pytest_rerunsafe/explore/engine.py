@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -15,7 +15,8 @@ from ..airflow import loading, runs, warm_up_dag
 from ..airflow.scheduling import QueuedTask, Turn, dag_of
 from ..model import LoadedFile, Obstacle, Outcome, Recording, RecoveryKind, RunKey, WorldState
 from .jobs import FindJob, LoadJob, RecordJob, RecoverJob, Start
-from .sandbox import EPOCH, Prepare, Sandbox, Snapshot
+from .sandbox import EPOCH, Prepare, Sandbox, Snapshot, waits_in_vain
+from .waits import Waits
 
 MAX_TURNS = 10_000
 """Turns of the scheduler in one run, sensors in reschedule mode included."""
@@ -68,7 +69,7 @@ class _Death:
 class _Processes:
     """What runs the DAG's code while the scheduler takes its turns."""
 
-    attempt: Callable[[QueuedTask, bool], None]
+    attempt: Callable[[QueuedTask, bool, Waits, datetime], None]
     """A worker's: one attempt of a queued task, with its log or without."""
     run_callbacks: Callable[[Sequence[Any]], None]
     """The DAG processor's: what the scheduler asks of it."""
@@ -339,36 +340,44 @@ class Engine:
         With `may_jump` it stops where it is known how a run of that kind goes on: `self._ending` is then set. Without one
         task instance it goes as far as it gets while nobody retries that, nor waits.
         """
+        waits = Waits(self.sandbox.clock.now)
         seen: object = None
         for _ in range(MAX_TURNS):
             if may_jump and self._arrive(run[0], kind):
                 return "jumped"
             turn = self.sandbox.scheduler.turn()
             self.sandbox.journal.scheduler_turned()
-            queued = [task for task in turn.queued if (task.run, task.task_id, task.map_index) != without]
-            for task in queued:
+            ready = [task for task in turn.queued if self._is_ready(task, waits, without)]
+            alone_until = self._alone_until(waits, ready, seen)
+            for task in ready:
                 if not self.sandbox.is_queued(task):
                     continue  # another task has cleared it meanwhile: the server refuses it to the worker
                 if may_jump and self._arrive(run[0], kind):
                     return "jumped"
-                processes.attempt(task, keeps_log)
+                processes.attempt(task, keeps_log, waits, alone_until or self.sandbox.clock.now)
             processes.run_callbacks(turn.callbacks)
-            if queued:
+            if ready:
                 continue
             if all(state in ENDED for state in turn.states.values()):
+                self.sandbox.run_triggers(self.sandbox.clock.now)  # ends those whose tasks have gone
                 return turn.states[run]
             if len(turn.states) > MOST_RUNS:
                 self.sandbox.journal.blocked(_ENDLESS)
                 return "stuck"
-            wakeup = self.sandbox.scheduler.next_wakeup() if without is None else None
-            if wakeup is not None:
-                self.sandbox.clock.move_to(max(wakeup, self.sandbox.clock.now) + timedelta(seconds=1))
-                continue
-            # A turn may only change states (a skip, a failure handed on): nothing can go on once a turn changes none.
-            if (states := self.sandbox.states()) == seen:
-                return self._stuck(run, turn)
-            seen = states
+            # A turn may only change states (a skip, a failure handed on): time passes once a turn changes none.
+            if (states := self.sandbox.states()) != seen:
+                seen = states
+            elif without is not None:
+                break
+            elif not self._pass_time(waits):
+                self._tell_who_waits(waits)
+                break
         return self._stuck(run, turn)
+
+    def _is_ready(self, task: QueuedTask, waits: Waits, without: tuple[RunKey, str, int] | None) -> bool:
+        if (task.run, task.task_id, task.map_index) == without:
+            return False
+        return waits.is_ready(task.id, self.sandbox.clock.now)
 
     def _stuck(self, run: RunKey, turn: Turn) -> str:
         """The state of `run` where nothing can go on: others may hang that it does not wait for."""
@@ -384,6 +393,40 @@ class Engine:
             )
         return turn.states[run]
 
+    def _alone_until(self, waits: Waits, ready: Sequence[QueuedTask], seen: object) -> datetime | None:
+        """Until when the only ready task may poke in line, for nothing else can go on; None if it is not alone."""
+        if len(ready) != 1 or not waits.has(ready[0].id) or self.sandbox.has_triggers:
+            return None
+        if self.sandbox.states() != seen:
+            return None
+        now = self.sandbox.clock.now
+        scheduler = self.sandbox.scheduler
+        others = (scheduler.next_deadline(), waits.next_poke(scheduler.next_poke(), now, besides=ready[0].id))
+        return min((time for time in others if time is not None), default=waits.hopeless_at)
+
+    def _pass_time(self, waits: Waits) -> bool:
+        """Let triggers run, or move the clock to where somebody can go on; False if nobody ever can."""
+        clock, scheduler = self.sandbox.clock, self.sandbox.scheduler
+        deadline = scheduler.next_deadline(counts_triggers=not self.sandbox.has_hopeless_triggers)
+        rescheduled = scheduler.next_poke()
+        poke = waits.next_poke(rescheduled, clock.now)
+        times = [time for time in (deadline, poke) if time is not None]
+        until = min(times, default=None)
+        if self.sandbox.run_triggers(until or waits.hopeless_at):
+            waits.progressed(clock.now)
+            return True
+        if until is None:
+            return False
+        if rescheduled is not None and until == poke:
+            waits.rescheduled()
+        # Airflow asks at some places for a time that is past, not for one that has come.
+        clock.move_to(max(until, clock.now) + timedelta(seconds=1))
+        return True
+
+    def _tell_who_waits(self, waits: Waits) -> None:
+        for task_id in sorted({*(poking.task_id for poking in waits), *self.sandbox.scheduler.waiting()}):
+            self.sandbox.journal.blocked(waits_in_vain(task_id))
+
     def _arrive(self, dag_id: str, kind: str) -> bool:
         """Take note of the situation; whether it is known how it goes on."""
         situation = kind + self.sandbox.situation(dag_id)
@@ -398,10 +441,19 @@ class Engine:
         may_repeat = isinstance(job, RecoverJob) and not job.keeps_log
         loader_of = partial(self._loader_of, job, bags if shares_memory else {})
 
-        def attempt(task: QueuedTask, keeps_log: bool) -> None:
+        def attempt(task: QueuedTask, keeps_log: bool, waits: Waits, until: datetime) -> None:
             if not shares_memory:
                 self.sandbox.forget()
-            self.sandbox.attempt(task, loader_of(task.run[0]), keeps_log, counts_lines, may_repeat)
+            allowance = waits.allowance(task.id, until)
+            taken_back = self.sandbox.attempt(
+                task, loader_of(task.run[0]), keeps_log, counts_lines, may_repeat, allowance
+            )
+            now = self.sandbox.clock.now
+            if taken_back is not None:
+                waits.taken_back(task.id, task.task_id, taken_back, now)
+            else:
+                waits.ended(task.id, self.sandbox.journal.attempts[-1].state, now)
+                self.sandbox.take_heart()
 
         def run_callbacks(requests: Sequence[Any]) -> None:
             for dag_id, group in groupby(requests, key=dag_of):

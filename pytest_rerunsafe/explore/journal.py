@@ -13,6 +13,9 @@ from types import FrameType
 from ..model import Attempt, Effect, FileChange, Location, Obstacle, RowChange, RunKey
 from .sources import Sources
 
+_OF_START = ("state", "xcom-delete")
+"""Kinds of effect that the start of an attempt has, whatever the task does."""
+
 
 @dataclass(slots=True, kw_only=True)
 class OpenAttempt:
@@ -28,6 +31,8 @@ class OpenAttempt:
     is_opaque: bool = False
     has_exited: bool = False
     """Whether its process ended by itself, whatever its code made of that."""
+    has_effects: bool = False
+    """Whether the task has changed what Airflow knows, its own start aside."""
     failed_operations: list[str] = field(default_factory=list)
 
 
@@ -58,6 +63,8 @@ class Journal:
 
     def metadata_changed(self, kind: str, target: str) -> None:
         """Airflow's server has committed what a message of the task asked for."""
+        if self.current is not None and kind not in _OF_START:
+            self.current.has_effects = True
         rows = self._capture()
         if rows and self._keeps_effects:
             stack = self._sources.stack(sys._getframe(1))
@@ -111,9 +118,9 @@ class Journal:
         """Something keeps us from a verdict; each is kept once."""
         if self.current is not None:
             self.current.is_opaque = True
-            obstacle = replace(
-                obstacle, what=f"{self.current.task_id} ({self.current.operator}): {obstacle.what}"
-            )
+            if not obstacle.what.startswith(f"{self.current.task_id} "):
+                whose = f"{self.current.task_id} ({self.current.operator})"
+                obstacle = replace(obstacle, what=f"{whose}: {obstacle.what}")
         kept = self.notes if self._tells_people else self.obstacles
         if obstacle not in kept:
             kept.append(obstacle)

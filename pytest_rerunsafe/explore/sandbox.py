@@ -7,20 +7,22 @@ import os
 import sys
 import sysconfig
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from ..airflow import attempts, inputs, loading
+from ..airflow import attempts, inputs, loading, sensors
 from ..airflow.answers import Answers, UnansweredMessage
 from ..airflow.metadata import MetadataStore
 from ..airflow.runs import Run
 from ..airflow.scheduling import NoSuchRun, QueuedTask, Scheduler
+from ..airflow.triggers import Triggerer
 from ..model import Attempt, Obstacle, Outcome, Row, RowKey, RunKey, WorldState
 from ..world.clock import Clock
 from ..world.entropy import Entropy
@@ -33,6 +35,7 @@ from .journal import Journal, OpenAttempt
 from .memo import Memo
 from .outputs import file_outputs
 from .sources import Sources
+from .waits import EXACT_POKES, Allowance, TakenBack, stretched
 
 EPOCH = datetime(2024, 1, 1, tzinfo=timezone.utc)
 ATTEMPT_CPU_S = 10.0
@@ -88,6 +91,9 @@ class Sandbox:
         self.is_stale: Callable[[str, str], bool] = lambda task_id, key: False
         """Whether an XCom that a task reads now was left by an attempt that is to be forgotten."""
         self._scheduler: tuple[object, Scheduler] | None = None
+        self._triggerer: Triggerer | None = None
+        self._slices = 0
+        self._folder = ""
 
     def _put_patches_on(self, rootdir: Path) -> None:
         folders = _system_folders()  # before the file system is a fake one
@@ -124,6 +130,7 @@ class Sandbox:
 
     def begin(self, world: WorldState, seed: str, *, keeps_effects: bool = False) -> None:
         """Make the world that of a state, with an empty journal."""
+        self._end_triggerer()
         self._files.end()
         self._files.drop_open_files()
         self.forget()
@@ -274,7 +281,8 @@ class Sandbox:
     def load_bag(self, file: str, folder: str) -> Any:
         """The DagBag of a file parsed afresh, unguarded: for code that is guarded already."""
         self.journal.is_parse = True
-        sys.path[:0] = [path for path in (folder, os.getcwd()) if path not in sys.path]
+        self._folder = folder
+        _find_modules_in(folder)
         try:
             return loading.load_bag(file, folder)
         finally:
@@ -289,14 +297,17 @@ class Sandbox:
         keeps_log: bool,
         counts_lines: bool,
         may_repeat: bool,
-    ) -> None:
+        allowance: Allowance,
+    ) -> TakenBack | None:
         """Run one attempt of a queued task, from the start that Airflow grants to the end that it records.
 
-        With `may_repeat` one that is known to go as one that ran before is not run again.
+        With `may_repeat` one that is known to go as one that ran before is not run again. A sensor that finds nothing is
+        taken back, if it may poke no longer and has done nothing but poke.
         """
         self.on_attempt()
+        before, effects = self.world(), len(self.journal.effects)
         self.clock.advance(1)
-        seed = f"{self._seed}/{task.run}/{task.task_id}/{task.map_index}/{task.try_number}"
+        seed = self._seed_of(task)
         self._entropy.seed(seed)
         journal = self.journal
         journal.current = opened = OpenAttempt(
@@ -325,9 +336,15 @@ class Sandbox:
         if ended is None:
             with ExitStack() as stack:
                 watch = stack.enter_context(self._memo.watching(key, answers)) if may_repeat else None
+                pokes = stack.enter_context(self._poking(opened, before, allowance))
                 ended = self._run_process(attempt, opened, load, keeps_log, counts_lines)
-            is_whole = ended.exit_code is None and not (opened.has_exited or opened.is_opaque)
-            if watch is not None and is_whole:
+            if pokes.taken_back is not None:
+                self._take_back(before, effects, pokes)
+                return pokes.taken_back
+            if pokes.is_hopeless:
+                journal.blocked(waits_in_vain(task.task_id))
+            cannot_repeat = opened.has_exited or opened.is_opaque or pokes.count
+            if watch is not None and ended.exit_code is None and not cannot_repeat:
                 self._memo.keep(watch, ended)
         state = attempt.end(ended.exit_code or 0, lambda: self._notice_death(task, load))
         journal.metadata_changed("state", state)
@@ -336,6 +353,7 @@ class Sandbox:
             replace(ended, state=state, xcom_reads=tuple(answers.reads), stale_xcom_reads=stale)
         )
         journal.current = None
+        return None
 
     def _expect_runs(self, task: QueuedTask, dag_id: str, dates: Sequence[datetime]) -> None:
         """Make the runs of another DAG that a task asks for: the clock alone makes none here."""
@@ -435,6 +453,116 @@ class Sandbox:
             pass  # of the DAG processor's process, which the manager starts anew
         self._end_of_process(before)
 
+    def _seed_of(self, task: QueuedTask) -> str:
+        """Another one for each attempt of a try: one that resumes is a new process."""
+        place = (task.run, task.task_id, task.map_index, task.try_number)
+        earlier = sum(
+            1
+            for done in self.journal.attempts
+            if (done.run, done.task_id, done.map_index, done.try_number) == place
+        )
+        parts = (self._seed, *place, earlier) if earlier else (self._seed, *place)
+        return "/".join(map(str, parts))
+
+    @contextmanager
+    def _poking(self, opened: OpenAttempt, before: WorldState, allowance: Allowance) -> Iterator[_Pokes]:
+        """Inside, a sensor pokes as long as it may."""
+        pokes = _Pokes()
+        first_poke = time.monotonic() if allowance.first_poke is None else allowance.first_poke
+
+        def sleep(seconds: float) -> None:
+            wait = stretched(seconds, pokes.count, EXACT_POKES)
+            pokes.count += 1
+            pokes.is_hopeless = self.clock.now >= allowance.hopeless_at
+            if pokes.is_hopeless or self.clock.now + wait > allowance.until:
+                has_effects = opened.has_effects or self._files.state != before.files
+                if not has_effects:
+                    pokes.taken_back = TakenBack(first_poke=first_poke, interval_s=seconds)
+                    pokes.obstacles = len(self.journal.obstacles)
+                if pokes.is_hopeless or not has_effects:
+                    raise _PokesNoMore
+            self.clock.advance(wait.total_seconds())
+            pokes.waited += wait
+
+        with sensors.poking(sleep, first_poke):
+            yield pokes
+
+    def _take_back(self, before: WorldState, effects: int, pokes: _Pokes) -> None:
+        """Undo an attempt, but for the time that it took."""
+        journal = self.journal
+        del journal.effects[effects:], journal.obstacles[pokes.obstacles :]
+        journal.current = None
+        self._files.restore(before.files)
+        self._metadata.restore(before.rows)
+        self.clock.move_to(before.clock + timedelta(seconds=1) + pokes.waited)
+
+    # --- triggers -----------------------------------------------------------------------------
+
+    @property
+    def has_triggers(self) -> bool:
+        """Whether a deferred task waits for a trigger."""
+        return bool(self.scheduler.triggers())
+
+    @property
+    def has_hopeless_triggers(self) -> bool:
+        """Whether the triggers have run in vain for too long."""
+        return self._triggerer is not None and self._triggerer.is_hopeless
+
+    def take_heart(self) -> None:
+        """Let triggers look again: something has happened."""
+        if self._triggerer is not None:
+            self._triggerer.take_heart()
+
+    def run_triggers(self, until: datetime) -> bool:
+        """Run what deferred tasks wait for, until one of the triggers has come to an end or it is `until`.
+
+        Whether one has. They go on where they stood the last time; after `begin` they start afresh, as with a new triggerer.
+        """
+        trigger_ids = self.scheduler.triggers()
+        if self._triggerer is None and not trigger_ids:
+            return False
+        if self._triggerer is None:
+            self._triggerer = Triggerer(
+                Answers(
+                    None, self._ask, on_effect=self.journal.metadata_changed, on_unanswered=self._unanswered
+                )
+            )
+        triggerer = self._triggerer
+        if not triggerer.is_hopeless and (trigger_ids or triggerer.is_running):
+            self.forget()
+            with self._in_triggerer():
+                triggerer.run(trigger_ids, until)
+        with self._aside():
+            has_fired = triggerer.submit()
+        self.journal.scheduler_turned()
+        return has_fired
+
+    @contextmanager
+    def _in_triggerer(self) -> Iterator[None]:
+        """Inside, this is the triggerer's process."""
+        self._has_run, self._frozen = True, None
+        self._slices += 1
+        self._entropy.seed(f"{self._seed}/triggerer/{self._slices}")
+        before = threading.enumerate()
+        with (
+            capture_output(LOG_BYTES),
+            self.clock.ticking(),
+            self._guard.up(),
+            cpu_bound(ATTEMPT_CPU_S, self._out_of_time),
+        ):
+            _find_modules_in(self._folder)
+            yield
+        self._end_of_process(before)
+
+    def _end_triggerer(self) -> None:
+        """End the triggers in the world that they belong to."""
+        if self._triggerer is not None:
+            with self._in_triggerer():
+                self._triggerer.close()
+        self._triggerer, self._slices = None, 0
+
+    # --- processes ----------------------------------------------------------------------------
+
     def _execute(
         self, attempt: attempts.Attempt, load: Callable[[], Any], dag_id: str, log: attempts.TaskLog
     ) -> tuple[int | None, BaseException | None]:
@@ -488,7 +616,8 @@ class Sandbox:
         self._frozen = None
 
     def _out_of_time(self, frame: FrameType | None) -> None:
-        task = self.journal.current.task_id if self.journal.current else "loading the DAG file"
+        current = self.journal.current
+        task = current.task_id if current else "a trigger" if self._triggerer else "loading the DAG file"
         self.on_bound(
             Obstacle(
                 what=f"{task} did not end within {ATTEMPT_CPU_S:.0f} s of processor time",
@@ -516,6 +645,35 @@ class Sandbox:
                 remedy="Read and write the file with `open` instead, or `skip` the DAG with a reason.",
             )
         )
+
+
+class _PokesNoMore(BaseException):
+    """Ends the process of a sensor that may poke no longer."""
+
+
+@dataclass(slots=True)
+class _Pokes:
+    """What became of a sensor's attempt."""
+
+    count: int = 0
+    is_hopeless: bool = False
+    taken_back: TakenBack | None = None
+    waited: timedelta = timedelta()
+    obstacles: int = 0
+
+
+def _find_modules_in(folder: str) -> None:
+    """Let modules be found where Airflow's processes find them."""
+    sys.path[:0] = [path for path in (folder, os.getcwd()) if path not in sys.path]
+
+
+def waits_in_vain(task_id: str) -> Obstacle:
+    """A task that waits for something which neither the inputs nor another task give."""
+    return Obstacle(
+        what=f"{task_id} waits for something that does not come",
+        where=None,
+        remedy="Put it in place in `pytest_rerun_safety_prepare`, or `skip` the DAG with a reason.",
+    )
 
 
 def _system_folders() -> tuple[Path, ...]:
