@@ -29,6 +29,8 @@ class File(BaseSensorOperator):
         return os.path.exists(self.path)
 """
 AIRFLOW = tuple(version("apache-airflow-core").split(".")[:2])
+STARTS = 3 if AIRFLOW >= ("3", "2") else 1
+"""Starts at `execute` of a task with two retries: 3.1 keeps `next_method` on a retry, and so fails there again."""
 DATA = "world.mkdir('/data')"
 
 
@@ -288,8 +290,8 @@ FAILING = """
 @pytest.mark.parametrize(
     ("name", "defer", "expected"),
     [
-        ("breaks", "trigger=Breaks()", ("failed", 3, False)),
-        ("times_out", "trigger=Sleeps(7200), timeout=timedelta(hours=1)", ("failed", 3, False)),
+        ("breaks", "trigger=Breaks()", ("failed", STARTS, False)),
+        ("times_out", "trigger=Sleeps(7200), timeout=timedelta(hours=1)", ("failed", STARTS, False)),
         ("in_time", "trigger=Sleeps(1800), timeout=timedelta(hours=1)", ("success", 1, True)),
         ("succeeds", "trigger=Sleeps(60, 'TaskSuccessEvent')", ("success", 1, False)),
         ("skips", "trigger=Sleeps(60, 'TaskSkippedEvent')", ("skipped", 1, False)),
