@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from importlib.metadata import version
 
 import pytest
 from dag_projects import Project, Verdicts
@@ -27,6 +28,9 @@ class File(BaseSensorOperator):
     def poke(self, context):
         return os.path.exists(self.path)
 """
+AIRFLOW = tuple(version("apache-airflow-core").split(".")[:2])
+STARTS = 3 if AIRFLOW >= ("3", "2") else 1
+"""Starts at `execute` of a task with two retries: 3.1 keeps `next_method` on a retry, and so fails there again."""
 DATA = "world.mkdir('/data')"
 
 
@@ -286,8 +290,8 @@ FAILING = """
 @pytest.mark.parametrize(
     ("name", "defer", "expected"),
     [
-        ("breaks", "trigger=Breaks()", ("failed", 3, False)),
-        ("times_out", "trigger=Sleeps(7200), timeout=timedelta(hours=1)", ("failed", 3, False)),
+        ("breaks", "trigger=Breaks()", ("failed", STARTS, False)),
+        ("times_out", "trigger=Sleeps(7200), timeout=timedelta(hours=1)", ("failed", STARTS, False)),
         ("in_time", "trigger=Sleeps(1800), timeout=timedelta(hours=1)", ("success", 1, True)),
         ("succeeds", "trigger=Sleeps(60, 'TaskSuccessEvent')", ("success", 1, False)),
         ("skips", "trigger=Sleeps(60, 'TaskSkippedEvent')", ("skipped", 1, False)),
@@ -324,6 +328,9 @@ def test_triggers_wait_at_the_same_time(triggers: Project) -> None:
     assert clean(triggers, "at_once", source) == ("safe", None, [])
 
 
+@pytest.mark.skipif(
+    AIRFLOW < ("3", "3"), reason="before 3.3 Airflow's scheduler leaves start_from_trigger alone"
+)
 def test_a_task_may_start_in_the_triggerer(triggers: Project) -> None:
     source = in_dag(
         """

@@ -31,11 +31,11 @@ class _Loop(asyncio.SelectorEventLoop):
         super().__init__()
         self._on_timer = on_timer
 
-    def call_at(self, *arguments: Any, **options: Any) -> Any:
+    def call_at(self, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
         self._on_timer()
         return super().call_at(*arguments, **options)
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
         done = self.create_future()
         try:
             done.set_result(func(*args))
@@ -65,10 +65,11 @@ class _Supervisor(TriggerRunnerSupervisor):
     def alone(cls) -> _Supervisor:
         made = cls.__new__(cls)
         for field in attrs.fields(TriggerRunnerSupervisor):
-            if isinstance(field.default, attrs.Factory) and not field.default.takes_self:  # type: ignore[arg-type]
-                setattr(made, field.name, field.default.factory())
-            elif field.default is not attrs.NOTHING:
-                setattr(made, field.name, field.default)
+            default: Any = field.default
+            if isinstance(default, attrs.Factory) and not default.takes_self:  # type: ignore[arg-type]
+                setattr(made, field.name, default.factory())
+            elif default is not attrs.NOTHING:
+                setattr(made, field.name, default)
         made.job = SimpleNamespace(id=1, hostname="triggerer")  # type: ignore[assignment]
         return made
 
@@ -172,9 +173,10 @@ class Triggerer:
     def submit(self) -> bool:
         """Let Airflow do what the events and failures so far mean for the tasks; whether there were any."""
         has_news = self._supervisor.has_news
-        self._supervisor.handle_events()
-        self._supervisor.handle_failed_triggers()
-        self._supervisor.clean_unused()
+        supervisor: Any = self._supervisor
+        supervisor.handle_events()
+        supervisor.handle_failed_triggers()
+        supervisor.clean_unused()
         return has_news
 
     def close(self) -> None:
