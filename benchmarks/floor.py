@@ -6,13 +6,12 @@ this process has a virtual clock.
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from pathlib import Path
 from typing import NoReturn
 
-from pytest_rerunsafe.airflow.boot import boot
+from pytest_rerunsafe.explore.zygote import _make_ready
 
 # The engine puts a fake file system into the modules that are loaded by then.
 _fork, _exit, _waitpid = os.fork, os._exit, os.waitpid
@@ -20,13 +19,7 @@ _fork, _exit, _waitpid = os.fork, os._exit, os.waitpid
 
 def ready_engine(rootdir: Path) -> object:
     """This process as a worker's parent: all imported, patched and warmed up."""
-    boot()
-    from pytest_rerunsafe.explore.engine import Engine
-
-    engine = Engine(rootdir, lambda file, dag, world: None)
-    engine.warm_up()
-    gc.collect()
-    gc.freeze()
+    engine: object = _make_ready(rootdir, lambda file, dag, world: None)
     return engine
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from .clean import load_error
 from .explore.jobs import ActJob, FindJob, Job, LoadJob, RecordJob
 from .explore.messages import Answer, Done
 from .explore.pool import Pool
+from .explore.related import related
 from .explore.zygote import Zygote, ZygoteError
 from .model import Action, CheckResult, DagInfo, LoadedFile, Outcome, RunKey, WorldState
 from .settings import Settings
@@ -34,8 +35,12 @@ class Checker:
         self._prepare = prepare
         self._zygote: Zygote | None = None
         self._pool: Pool | None = None
-        self._pool_file = ""
+        self._files: tuple[str, ...] = ()
+        """The DAG files that were found last."""
+        self._following: tuple[str, Sequence[Job]] | None = None
+        """What will be run next of another file, as far as that is known."""
         self._studies: dict[tuple[str, str], Study] = {}
+        self._projects: dict[str, tuple[LoadedFile, ...]] = {}
 
     def find_dag_files(self, paths: Sequence[str]) -> tuple[str, ...]:
         """Absolute paths of the DAG files among files and folders, sorted, by Airflow's own rule."""
@@ -43,25 +48,38 @@ class Checker:
         if not isinstance(answer, Done):
             raise CheckerError(reason_of(answer))
         found: tuple[str, ...] = answer.result
+        self._files = found
         return found
 
     def load(self, file: str) -> LoadedFile:
         """The DAGs of a file, or why it has none. Raises `CheckerError` if Airflow cannot be used."""
-        answer = self._run(file, [LoadJob(file=file, folder=self._folder(file))])[0]
+        others = self._files[self._files.index(file) + 1 :] if file in self._files else ()
+        self._following = (others[0], self._load_jobs(others[0])) if others else None
+        answer = self._run(file, self._load_jobs(file))[0]
         match answer:
             case Done(LoadedFile() as loaded):
                 return replace(loaded, error=load_error(loaded.error))
             case _:
                 return LoadedFile(file=file, dags=(), error=reason_of(answer))
 
+    def _load_jobs(self, file: str) -> list[Job]:
+        return [LoadJob(file=file, folder=self._folder(file))]
+
     def checks_of(self, dag: DagInfo) -> tuple[str, ...]:
         """The names of a DAG's checks."""
         crashes = (f"crash.{task.task_id}" for task in dag.tasks)
         return ("clean", "rerun", *crashes, *(("backfill",) if dag.is_scheduled else ()))
 
-    def run(self, dag: DagInfo, check: str, expected: Sequence[str] = ()) -> CheckResult:
-        """The outcome of one check; `expected` are checks of the DAG that will be asked for too, and may be begun."""
+    def run(
+        self, dag: DagInfo, check: str, expected: Sequence[str] = (), following: DagInfo | None = None
+    ) -> CheckResult:
+        """The outcome of one check.
+
+        `expected` are checks of the DAG that will be asked for too, `following` is the DAG whose checks will be asked for
+        next: both may be begun.
+        """
         began = time.perf_counter()
+        self._following = (following.file, self._study(following).clean_jobs()) if following else None
         result = self._study(dag).result(check, expected)
         return replace(result, duration_s=time.perf_counter() - began)
 
@@ -106,7 +124,9 @@ class Checker:
 
     def close(self) -> None:
         """End all processes."""
-        self._end_pool()
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
         if self._zygote is not None:
             self._zygote.close()
             self._zygote = None
@@ -119,17 +139,28 @@ class Checker:
                 settings=self._settings,
                 rootdir=self._rootdir,
                 folder=self._folder(dag.file),
+                related=self._related(dag),
                 run=lambda jobs: self._run(dag.file, jobs),
             )
         return self._studies[key]
 
+    def _related(self, dag: DagInfo) -> Mapping[str, str]:
+        """The DAG file of each other DAG that runs along with one, by DAG id."""
+        return related(dag, self._project(self._folder(dag.file))) if dag.leads_to else {}
+
+    def _project(self, folder: str) -> tuple[LoadedFile, ...]:
+        """All DAG files of a DAGs folder, whatever paths were given on the command line."""
+        if folder not in self._projects:
+            jobs = [LoadJob(file=file, folder=folder) for file in self.find_dag_files([folder])]
+            answers = self._run("", jobs)
+            loaded = (answer.result for answer in answers if isinstance(answer, Done))
+            self._projects[folder] = tuple(loaded)
+        return self._projects[folder]
+
     def _run(self, file: str, jobs: Sequence[Job]) -> list[Answer]:
-        """Jobs of one DAG file: workers are never shared between files."""
-        if self._pool is None or self._pool_file != file:
-            self._end_pool()
+        if self._pool is None:
             self._pool = Pool(self._started(), _cores())
-            self._pool_file = file
-        return self._pool.run(jobs)
+        return self._pool.run(file, jobs, self._following)
 
     def _started(self) -> Zygote:
         if self._zygote is None:
@@ -138,11 +169,6 @@ class Checker:
             except ZygoteError as error:
                 raise CheckerError(_cannot_start(str(error))) from None
         return self._zygote
-
-    def _end_pool(self) -> None:
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
 
     def _folder(self, file: str) -> str:
         """The DAGs folder that a file stands in, whatever path was given on the command line."""
@@ -164,4 +190,6 @@ def _cannot_start(trace: str) -> str:
     last = trace.strip().splitlines()[-1]
     if "No module named 'airflow'" in last:
         return "Airflow is not installed here: pip install 'pytest-rerunsafe[airflow]'"
+    if (refused := last.partition("Unsupported: ")[2]) and "rerunsafe" in last:
+        return refused
     return f"Airflow cannot be used: {last}\n{trace}"

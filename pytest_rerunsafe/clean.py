@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .compare.differences import diff_outputs, summarise
-from .compare.findings import Counting, describe_effect
+from .compare.findings import Counting, describe_effect, outputs_of_effect, task_name
 from .compare.volatile import Volatility, find_volatile
 from .explore.messages import Answer, Done, Failed, Lost
 from .model import (
@@ -149,7 +149,8 @@ class _Judgement:
         )
 
     def _failed_task(self, recording: Recording) -> str:
-        return next((a.task_id for a in recording.outcome.attempts if a.state == "failed"), "")
+        failed = next((a for a in recording.outcome.attempts if a.state == "failed"), None)
+        return "" if failed is None else task_name(failed, self._dag.dag_id)
 
     # --- runs that disagree -------------------------------------------------------------------
 
@@ -199,6 +200,8 @@ class _Judgement:
         """One finding per line that changes data while the file is loaded. Making sure of a folder is none."""
         found: dict[Location, list[Effect]] = {}
         for effect in self._reference.effects:
+            if self._is_of_others(effect):
+                continue  # that DAG's own check tells
             if effect.is_parse and effect.kind != "mkdir" and not effect.kind.startswith("xcom"):
                 where = effect.stack[0] if effect.stack else self._dag_line()
                 if self._counting.counts(f"file:{effect.target}"):
@@ -212,6 +215,10 @@ class _Judgement:
                 summary = f"loading the DAG file {describe_effect(effects[0])}"
                 findings.append(self._finding(Rule.PARSE_SIDE_EFFECT, "", where, summary))
         return tuple(findings)
+
+    def _is_of_others(self, effect: Effect) -> bool:
+        attempts = self._reference.outcome.attempts
+        return effect.attempt is not None and attempts[effect.attempt].run[0] != self._dag.dag_id
 
     # --- blame --------------------------------------------------------------------------------
 
@@ -251,13 +258,11 @@ class _Judgement:
         effect = self._effect_on(output)
         if effect is None or effect.attempt is None:
             return ""
-        return self._reference.outcome.attempts[effect.attempt].task_id
+        return task_name(self._reference.outcome.attempts[effect.attempt], self._dag.dag_id)
 
     def _effect_on(self, output: str) -> Effect | None:
-        path = output.removeprefix("file:")
-        return next(
-            (effect for effect in self._reference.effects if any(p == path for p, _ in effect.files)), None
-        )
+        effects = self._reference.effects
+        return next((effect for effect in effects if output in outputs_of_effect(effect)), None)
 
 
 def _situations(*recordings: Recording) -> dict[str, tuple[int, int]]:
@@ -272,7 +277,8 @@ def _situations(*recordings: Recording) -> dict[str, tuple[int, int]]:
 def _executed_lines(recording: Recording) -> dict[str, int]:
     counts: Counter[str] = Counter()
     for attempt in recording.outcome.attempts:
-        counts[attempt.task_id] += attempt.executed_lines
+        if attempt.run == recording.run:
+            counts[attempt.task_id] += attempt.executed_lines
     return dict(counts)
 
 
@@ -288,7 +294,8 @@ def _why(recording: Recording) -> str:
 
 
 def _failed_attempt(recording: Recording) -> Attempt | None:
-    return next((a for a in reversed(recording.outcome.attempts) if a.state == "failed"), None)
+    failed = [a for a in reversed(recording.outcome.attempts) if a.state == "failed"]
+    return next((a for a in failed if a.run == recording.run), failed[0] if failed else None)
 
 
 def failure(recording: Recording) -> str:
@@ -297,7 +304,7 @@ def failure(recording: Recording) -> str:
     if failed is None:
         states = ", ".join(f"{task} {state}" for task, state in recording.outcome.task_states.items())
         return f"the clean run ends {recording.outcome.run_state}: {states}"
-    lines = [f"task {failed.task_id} fails in the clean run"]
+    lines = [f"task {task_name(failed, recording.run[0])} fails in the clean run"]
     if failed.missing_input:
         lines += ["", *_how_to_give(failed.missing_input)]
     if failed.error:

@@ -41,6 +41,7 @@ class Bench:
         self._known: frozenset[ModuleType] = frozenset()
         self._loaded: dict[str, LoadedFile] = {}
         self._expected: dict[tuple[str, str], list[str]] = {}
+        self._following: dict[tuple[str, str], DagInfo] = {}
 
     @property
     def settings(self) -> Settings:
@@ -72,7 +73,9 @@ class Bench:
 
     def run(self, dag: DagInfo, check: str) -> CheckResult:
         """The outcome of one check."""
-        return self._checker_for(dag.file).run(dag, check, self._expected.get((dag.file, dag.dag_id), ()))
+        key = (dag.file, dag.dag_id)
+        expected, following = self._expected.get(key, ()), self._following.get(key)
+        return self._checker_for(dag.file).run(dag, check, expected, following)
 
     def begin(self, dag: DagInfo, intervals: int) -> tuple[RunKey, WorldState, Outcome]:
         """A DagRun that has come to its end, to do things to. Raises CheckerError."""
@@ -90,10 +93,15 @@ class Bench:
 
     def expect(self, items: Sequence[pytest.Item]) -> None:
         """Take note of the checks that will be asked for."""
+        before: tuple[str, str] | None = None
         for item in items:
             if isinstance(item, CheckItem) and isinstance(item.parent, DagCollector):
                 dag = item.parent.dag
-                self._expected.setdefault((dag.file, dag.dag_id), []).append(item.name)
+                key = (dag.file, dag.dag_id)
+                self._expected.setdefault(key, []).append(item.name)
+                if before is not None and before != key:
+                    self._following.setdefault(before, dag)
+                before = key
 
     def replay(self, scenario_id: str, files: Sequence[str]) -> str:
         """What there is to see of one scenario. Raises CheckerError."""

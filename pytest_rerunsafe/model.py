@@ -95,7 +95,7 @@ class Effect:
     """One durable change, with the place that made it and the delta that makes it again."""
 
     kind: str
-    """`create`, `write`, `truncate`, `rename`, `unlink`, `mkdir`, ...; `xcom`, `variable`, `state`, ..."""
+    """`create`, `write`, `truncate`, `rename`, `unlink`, `mkdir`, ...; `xcom`, `variable`, `trigger`, `state`, ..."""
     target: str
     """A path, an XCom key, a Variable's name, a task state."""
     files: tuple[FileChange, ...] = ()
@@ -137,6 +137,8 @@ class Attempt:
     missing_input: str = ""
     """What the exception says was not there: `file:/data/in.csv`, `variable:name`, `connection:name`; or empty."""
     log: str = ""
+    is_opaque: bool = False
+    """Whether it did what is not seen here; if it failed for it, it is taken to have succeeded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +155,7 @@ class Output:
     """One piece of the world's durable content, in comparable form."""
 
     name: str
-    """`file:/data/out.csv`, `xcom:task_id/key`, `variable:name`."""
+    """`file:/data/out.csv`, `xcom:task_id/key`, `variable:name`, `runs:dag_id`."""
     content: bytes
 
 
@@ -168,6 +170,8 @@ class Outcome:
     attempts: tuple[Attempt, ...]
     outputs: Mapping[str, Output]
     obstacles: tuple[Obstacle, ...] = ()
+    notes: tuple[Obstacle, ...] = ()
+    """What was not seen and yet keeps us from no verdict."""
     as_clean_from: tuple[int, int] | None = None
     """If the rest was not run, because the world had become what it was in a clean run: the number of that run, and its
     attempt that comes next. `outputs` and `task_states` are then empty."""
@@ -359,6 +363,10 @@ class DagInfo:
     """Whether the clock makes its runs, one per interval."""
     logical_date: datetime
     """Of its first interval; of an unscheduled DAG, its start date."""
+    leads_to: frozenset[str] = frozenset()
+    """What its runs may set off or wait for: `dag:child`, `asset:...`, `asset-alias:...`; `dag:*` is known at run time only."""
+    set_off_by: frozenset[str] = frozenset()
+    """The assets and aliases of its schedule, in the same words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

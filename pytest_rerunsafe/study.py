@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import cached_property
@@ -77,12 +77,14 @@ class Study:
         settings: Settings,
         rootdir: Path,
         folder: str,
+        related: Mapping[str, str],
         run: Callable[[Sequence[Job]], list[Answer]],
     ) -> None:
         self._dag = dag
         self._settings = settings
         self._file = os.path.relpath(dag.file, rootdir).replace(os.sep, "/")
         self._folder = folder
+        self._related = related
         self._run = run
         self._ended: dict[str, list[Ended]] = {}
         """How the trials of a check ended."""
@@ -115,14 +117,21 @@ class Study:
 
     @cached_property
     def _clean(self) -> CleanRuns:
-        jobs = [
+        answers = self._run(self.clean_jobs())
+        return judge_clean_runs(self._dag, self._file, answers, self._counting)
+
+    def clean_jobs(self) -> list[Job]:
+        """What is run first of the DAG; nothing if it is to be skipped."""
+        if self._settings.for_dag(self._dag.dag_id).skip:
+            return []
+        jobs: list[Job] = [
             self._record_job(),
             self._record_job(delay_s=OTHER_CLOCK_S, counts_lines=True, keeps_effects=False),
             self._record_job(seed="other entropy", keeps_effects=False),
         ]
         if len(self._dag.tasks) > 1:  # a task alone has nobody to share memory with
             jobs.append(self._record_job(shares_memory=True, keeps_effects=False))
-        return judge_clean_runs(self._dag, self._file, self._run(jobs), self._counting)
+        return jobs
 
     def _record_job(self, **options: Any) -> RecordJob:
         dag_settings = self._settings.for_dag(self._dag.dag_id)
@@ -131,6 +140,7 @@ class Study:
             dag=self._dag,
             folder=self._folder,
             logical_date=dag_settings.logical_date or self._dag.logical_date,
+            related=self._related,
             **chosen,
         )
 
@@ -232,25 +242,30 @@ class Study:
         if not isinstance(judge, Judge):
             return self._stopped(check, judge)
         refused = 0
+        notes: list[str] = []
         for trial, answer in zip(plan.trials, ended, strict=True):
             match answer:
                 case Outcome(run_state="refused"):
                     refused += 1  # what Airflow does not allow cannot happen
                 case Outcome():
                     obstacles += answer.obstacles
-                    cases.append(judge.case(trial.scenario, trial.state, answer))
+                    notes += map(obstacle_text, answer.notes)
+                    if not _is_blurred(plan.recording, trial, answer):
+                        cases.append(judge.case(trial.scenario, trial.state, answer))
                 case Lost(obstacle):
                     obstacles.append(obstacle)
                 case Failed(reason):
                     return self._result(check, Verdict.ERROR, reason=reason)
         findings = self._findings_of_intervals(judge, cases) if check == BACKFILL else self._findings(cases)
-        coverage = replace(plan.coverage, recoveries=len(plan.trials) - refused)
+        found: dict[str, Any] = {
+            "coverage": replace(plan.coverage, recoveries=len(plan.trials) - refused),
+            "notes": tuple(dict.fromkeys(f"A callback did what is not seen here: {note}" for note in notes)),
+        }
         if findings:
-            return self._result(check, Verdict.UNSAFE, findings=findings, coverage=coverage)
+            return self._result(check, Verdict.UNSAFE, findings=findings, **found)
         if obstacles:
-            reason = obstacle_text(obstacles[0])
-            return self._result(check, Verdict.UNVERIFIABLE, reason=reason, coverage=coverage)
-        return self._result(check, Verdict.SAFE, coverage=coverage)
+            return self._result(check, Verdict.UNVERIFIABLE, reason=obstacle_text(obstacles[0]), **found)
+        return self._result(check, Verdict.SAFE, **found)
 
     def _judge_of(self, plan: Plan, ended: Sequence[Ended]) -> Judge | Stop:
         """Who judges these trials; what is volatile in several intervals is found out only if anything differs."""
@@ -457,3 +472,15 @@ def near(wanted: str, known: Iterable[str]) -> str:
     """A question after the known words that are like it; empty if none is."""
     found = get_close_matches(wanted, list(known), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(map(repr, found))}?" if found else ""
+
+
+def _is_blurred(recording: Recording, trial: Trial, outcome: Outcome) -> bool:
+    """Whether what is not seen here may have changed what the recovery met.
+
+    So it is if it was done between the first run of what was run again and the crash or clear.
+    """
+    attempts = recording.outcome.attempts
+    again = {(attempt.run, attempt.task_id, attempt.map_index) for attempt in outcome.attempts}
+    places = [i for i, a in enumerate(attempts) if (a.run, a.task_id, a.map_index) in again]
+    end = len(attempts) if trial.state is None else trial.state.point.attempt
+    return any(attempt.is_opaque for attempt in attempts[min(places, default=end) : end])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,17 @@ class Project:
         dags = [dag for dag in loaded.dags if dag_id in (None, dag.dag_id)]
         assert len(dags) == 1, f"{len(dags)} DAGs in {name}"
         return self.check_dag(dags[0])
+
+    def check_among(self, folder: str, files: Mapping[str, str], dag_id: str, prepare: str = "") -> Verdicts:
+        """All checks of a DAG of `files`, which make up a DAGs folder of their own."""
+        place = self.root / folder
+        place.mkdir()
+        for name, source in files.items():
+            (place / f"{name}.py").write_text(textwrap.dedent(source))
+            (place / f"{name}.inputs").write_text(textwrap.dedent(prepare))
+        loaded = [self.checker.load(str(place / f"{name}.py")) for name in files]
+        (dag,) = (dag for file in loaded for dag in file.dags if dag.dag_id == dag_id)
+        return self.check_dag(dag)
 
     def check_dag(self, dag: DagInfo) -> Verdicts:
         """All checks of a DAG."""

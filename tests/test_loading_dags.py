@@ -224,3 +224,54 @@ def test_dags_come_by_id_and_their_tasks_in_the_order_of_the_work(dags: Project)
         ("z_first", ("a_last",), 2),
         ("a_last", (), 2),
     ]
+
+
+# --- what Airflow refuses ---------------------------------------------------------------------
+
+
+def test_a_dag_that_cannot_be_serialized_does_not_load(dags: Project) -> None:
+    source = """
+    from airflow.sdk import DAG
+    from airflow.timetables.interval import CronDataIntervalTimetable
+    class Unregistered(CronDataIntervalTimetable):
+        pass
+    with DAG("d", schedule=Unregistered("@daily", "UTC")):
+        pass
+    """
+    loaded = dags.load("unregistered", source)
+    assert loaded.dags == ()
+    assert "Unregistered" in loaded.error
+    assert "is not registered" in loaded.error
+    assert "please report" not in loaded.error
+
+
+def test_a_dag_whose_parameters_nobody_fills_in_cannot_run(dags: Project) -> None:
+    params = "from airflow.sdk import Param\n"
+    source = in_task("pass", params).replace(
+        "schedule=None", "schedule=None, params={'size': Param(type='integer')}"
+    )
+    clean = dags.check("params", source)["clean"]
+    assert clean.verdict is Verdict.ERROR
+    assert clean.reason is not None
+    assert clean.reason.startswith("Airflow makes no run of this DAG: Invalid input for param size")
+
+
+def test_a_request_that_is_not_answered_is_told_even_if_the_task_goes_on(dags: Project) -> None:
+    source = """
+    from airflow.sdk import DAG, task
+    class AskTheOracle:
+        pass
+    with DAG("d", schedule=None):
+        @task
+        def ask():
+            from airflow.sdk.execution_time import task_runner
+            try:
+                task_runner.SUPERVISOR_COMMS.send(AskTheOracle())
+            except Exception:
+                pass
+        ask()
+    """
+    clean = dags.check("oracle", source)["clean"]
+    assert clean.verdict is Verdict.UNVERIFIABLE
+    assert clean.reason is not None
+    assert "request AskTheOracle is not answered here at dags/oracle.py:10" in clean.reason

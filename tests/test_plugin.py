@@ -70,7 +70,7 @@ class Checker:
     def checks_of(self, dag):
         return tuple(self._ends(dag))
 
-    def run(self, dag, check, expected=()):
+    def run(self, dag, check, expected=(), following=None):
         log("run", dag.dag_id, check)
         self.prepare(dag.file, dag.dag_id, log)
         verdict = Verdict(self._ends(dag)[check])

@@ -19,6 +19,7 @@ from pytest_rerunsafe.airflow.boot import boot
 boot()  # before the checker forks: what is patched here is patched there
 from pytest_rerunsafe.airflow.metadata import MetadataStore
 from pytest_rerunsafe.explore.engine import Engine
+from pytest_rerunsafe.explore.memo import Memo
 
 def ask_each_time(store, question, function):
     with store.aside():
@@ -27,6 +28,7 @@ def ask_each_time(store, question, function):
 MODES = {
     "asks": lambda: setattr(MetadataStore, "ask", ask_each_time),
     "jumps": lambda: setattr(Engine, "_arrive", lambda engine, dag_id: False),
+    "repeats": lambda: setattr(Memo, "repeat", lambda memo, key, answers: None),
 }
 for mode in sys.argv[2:]:
     MODES[mode]()
@@ -63,3 +65,4 @@ def test_shortcuts_change_no_result(tmp_path: Path, file: str) -> None:
     assert len(usual) >= 4
     assert results(tmp_path, file, "asks") == usual
     assert results(tmp_path, file, "jumps") == usual
+    assert results(tmp_path, file, "repeats") == usual

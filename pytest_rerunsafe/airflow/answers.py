@@ -7,9 +7,10 @@ The supervisor's part (what a message asks of the server, what a missing value i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from datetime import datetime, timezone
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -30,6 +31,7 @@ from airflow.sdk.exceptions import ErrorType
 from airflow.sdk.execution_time import comms, task_runner
 from fastapi import HTTPException
 
+from . import answers_between, state_stores
 from .metadata import session
 
 Ask = Callable[[str, Callable[[], Any]], Any]
@@ -48,7 +50,7 @@ def _parameters(route: Callable[..., Any]) -> frozenset[str]:
 
 
 @contextmanager
-def _on_server() -> Iterator[None]:
+def on_server() -> Iterator[None]:
     """Inside, Airflow does not take this process for a worker, which would ask its supervisor for a Variable, and so us."""
     supervisor = vars(task_runner).pop("SUPERVISOR_COMMS", None)
     try:
@@ -67,15 +69,27 @@ class Answers:
         ask: Ask,
         *,
         on_effect: OnEffect,
+        on_unanswered: Callable[[str], None],
         is_stale: Callable[[str, str], bool] = lambda task_id, key: False,
+        is_opaque: Callable[[], bool] = lambda: False,
+        expect_runs: Callable[[str, Sequence[datetime]], None] = lambda dag_id, dates: None,
+        on_missing_dag: Callable[[str], None] = lambda dag_id: None,
     ) -> None:
         self._ti_id = ti_id
         self.ask = ask
-        self._on_effect = on_effect
+        self.on_effect = on_effect
         self._is_stale = is_stale
+        self._on_unanswered = on_unanswered
+        self._is_opaque = is_opaque
+        self._expect_runs = expect_runs
+        """Called before a question about a DAG's runs of some logical dates, which are by then to have been made."""
+        self.on_missing_dag = on_missing_dag
+        """Called when the task wants to run a DAG that is not there."""
         self.reads: dict[str, bool] = {}
         """XComs that the task found, `task_id/key`, and whether any of them was stale by `is_stale`."""
         self._dag_bag = DBDagBag()
+        self.on_message: Callable[[Any, Callable[[], Any]], Any] = lambda msg, answer: answer()
+        """Called for each message, with what gives the answer; returns it."""
         self.terminal_state: str | None = None
         """What the task said of its end, None if it said nothing."""
         self.unsent: comms.TaskState | None = None
@@ -83,10 +97,26 @@ class Answers:
 
     def send(self, msg: Any) -> Any:
         """The supervisor's answer to a message of the task."""
-        answer = _ANSWERS.get(type(msg).__name__)
+        msg = self._taken_for(msg)
+        name = type(msg).__name__
+        answer = _ANSWERS.get(name)
         if answer is None:
-            raise UnansweredMessage(type(msg).__name__)
-        return answer(self, msg)
+            # Told at once: the task may catch the exception, and Airflow takes it for the task's failure.
+            self._on_unanswered(name)
+            raise UnansweredMessage(name)
+        return self.on_message(msg, lambda: answer(self, msg))
+
+    def start_anew(self) -> None:
+        """Forget the messages so far."""
+        self.reads.clear()
+        self.terminal_state = self.unsent = None
+
+    def _taken_for(self, msg: Any) -> Any:
+        """A failure of what cannot be done here is taken for a success, so that the rest of the DAG runs."""
+        failed = isinstance(msg, comms.RetryTask) or getattr(msg, "state", None) == "failed"
+        if not (failed and self._is_opaque()):
+            return msg
+        return comms.SucceedTask(end_date=msg.end_date, task_outlets=[], outlet_events=[])
 
     async def asend(self, msg: Any) -> Any:
         """As `send`."""
@@ -113,7 +143,7 @@ class Answers:
                 "services": None,
                 **arguments,
             }
-            with _on_server():
+            with on_server():
                 return route(**{name: value for name, value in offered.items() if name in wanted})
 
     def find(self, route: Callable[..., Any], **arguments: Any) -> Any | None:
@@ -130,6 +160,8 @@ class Answers:
     def _end(self, msg: Any) -> None:
         payload = _END_PAYLOADS[type(msg).__name__]
         given = msg.model_dump(exclude_unset=True, exclude={"type"})
+        if "end_date" in given:  # by the task's clock, which ticks as often as it looks
+            given["end_date"] = self.ask("now", lambda: datetime.now(tz=timezone.utc))
         self.report(payload.model_validate({**given, "state": msg.state}), msg.state)
 
     def _end_later(self, msg: Any) -> None:
@@ -140,7 +172,7 @@ class Answers:
         """Tell the server of the attempt's end."""
         self.call(task_instances.ti_update_state, ti_patch_payload=body)
         self.terminal_state = str(getattr(state, "value", state))
-        self._on_effect("state", self.terminal_state)
+        self.on_effect("state", self.terminal_state)
 
     def report_terminal(self, state: str, when: Any) -> None:
         """What the supervisor reports of a task that failed or skipped, after its process has gone."""
@@ -149,7 +181,7 @@ class Answers:
     def _skip_downstream(self, msg: Any) -> None:
         body = payloads.TISkippedDownstreamTasksStatePayload(tasks=msg.tasks)
         self.call(task_instances.ti_skip_downstream, ti_patch_payload=body)
-        self._on_effect("skip", "downstream")
+        self.on_effect("skip", "downstream")
 
     # --- XComs ---
 
@@ -159,13 +191,13 @@ class Answers:
 
     def _set_xcom(self, msg: Any) -> None:
         self.call(xcoms.set_xcom, **_xcom(msg), value=msg.value, **_given(msg, "dag_result", "mapped_length"))
-        self._on_effect("xcom", msg.key)
+        self.on_effect("xcom", msg.key)
 
     def _delete_xcom(self, msg: Any) -> None:
         self.call(xcoms.delete_xcom, **_xcom(msg))
         # The task runner fetches what it deletes, for backends that keep values elsewhere: nothing was made of it.
         self.reads.pop(f"{msg.task_id}/{msg.key}", None)
-        self._on_effect("xcom-delete", msg.key)
+        self.on_effect("xcom-delete", msg.key)
 
     def _get_xcom(self, msg: Any) -> Any:
         params = xcoms.GetXcomFilterParams(
@@ -210,11 +242,11 @@ class Answers:
     def _put_variable(self, msg: Any) -> None:
         body = VariablePostBody(val=msg.value, description=msg.description)
         self.call(variables.put_variable, variable_key=msg.key, body=body)
-        self._on_effect("variable", msg.key)
+        self.on_effect("variable", msg.key)
 
     def _delete_variable(self, msg: Any) -> Any:
         self.call(variables.delete_variable, variable_key=msg.key)
-        self._on_effect("variable-delete", msg.key)
+        self.on_effect("variable-delete", msg.key)
         return comms.OKResponse(ok=True)
 
     def _get_variable_keys(self, msg: Any) -> Any:
@@ -235,17 +267,24 @@ class Answers:
         found = self.call(task_instances.get_previous_successful_dagrun)
         return comms.PrevSuccessfulDagRunResult(**found.model_dump(exclude_defaults=True))
 
+    def _expect(self, msg: Any) -> None:
+        if dates := getattr(msg, "logical_dates", None):
+            self._expect_runs(msg.dag_id, dates)
+
     def _get_ti_count(self, msg: Any) -> Any:
+        self._expect(msg)
         found = self.call(
             task_instances.get_task_instance_count, **_criteria(msg), states=getattr(msg, "states", None)
         )
         return comms.TICount(count=found)
 
     def _get_task_states(self, msg: Any) -> Any:
+        self._expect(msg)
         found = self.call(task_instances.get_task_instance_states, **_criteria(msg))
         return comms.TaskStatesResult(task_states=deepcopy(found.task_states))
 
     def _get_dr_count(self, msg: Any) -> Any:
+        self._expect(msg)
         chosen = _given(msg, "dag_id", "logical_dates", "run_ids", "states")
         return comms.DRCount(count=self.call(dag_runs.get_dr_count, **chosen))
 
@@ -332,4 +371,6 @@ _ANSWERS: dict[str, Callable[[Answers, Any], Any]] = {
     "SetRenderedMapIndex": Answers._set_rendered_map_index,
     "ValidateInletsAndOutlets": Answers._validate_inlets_and_outlets,
     "MaskSecret": Answers._nothing,
+    **state_stores.ANSWERS,
+    **answers_between.ANSWERS,
 }

@@ -6,14 +6,16 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from datetime import datetime, timezone
 from types import SimpleNamespace
 from typing import Any
 
 from airflow.api_fastapi.execution_api.datamodels.taskinstance import TIEnterRunningPayload
 from airflow.api_fastapi.execution_api.routes import task_instances
+from airflow.dag_processing import processor
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancehistory import TaskInstanceHistory
 from airflow.sdk.api.datamodels import _generated as client_models
@@ -37,6 +39,12 @@ class Attempt:
         self._started = datetime.now(tz=timezone.utc)
         self._context = self._start()
         self.may_retry = bool(self._context.should_retry)
+        self._given: dict[str, Any] = answers.ask(f"fields {queued.id}", self._fields)
+
+    @property
+    def given(self) -> str:
+        """All that its process is started with, as text."""
+        return repr((self._started, self._context, self._given))
 
     def _start(self) -> Any:
         """Tell the server that the attempt runs; what it gives the task to know."""
@@ -59,13 +67,15 @@ class Attempt:
             ti = self._runtime_task_instance(_task_of(load(), dag_id, self.queued.task_id))
             context = ti.get_template_context()
             state, _, error = run(ti, context, log)  # type: ignore[arg-type]
+            if error is not None and self.answers.terminal_state == TaskInstanceState.SUCCESS:
+                state, error = client_models.TaskInstanceState.SUCCESS, None
             context["exception"] = error
             finalize(ti, state, context, log, error)
         return error
 
     def _runtime_task_instance(self, task: Any) -> RuntimeTaskInstance:
         return RuntimeTaskInstance.model_construct(
-            **self.answers.ask(f"fields {self.queued.id}", self._fields),
+            **deepcopy(self._given),
             task=task,
             _ti_context_from_server=self._context,
             max_tries=self._context.max_tries,
@@ -99,6 +109,11 @@ class Attempt:
             self.answers.report_terminal(state, datetime.now(tz=timezone.utc))
             return state
         return on_death()
+
+
+def run_callbacks(bag: Any, requests: Sequence[Any], log: TaskLog) -> None:
+    """What the DAG processor does when the scheduler asks it to run callbacks; what they raise is Airflow's to deal with."""
+    processor._execute_callbacks(bag, list(requests), log)  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import pkgutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
+
+from .postponed import postpone
 
 HOME = "/opt/airflow"
 """AIRFLOW_HOME as DAG code sees it where the user has set none: that of the official image."""
@@ -32,6 +37,10 @@ _OURS: Mapping[str, str] = {
     "AIRFLOW__LOGGING__COLORED_CONSOLE_LOG": "False",
     "AIRFLOW__LOGGING__REMOTE_LOGGING": "False",
 }
+
+
+class Unsupported(Exception):
+    """The user's configuration of Airflow cannot be followed; the argument says what and what to do, in one line."""
 
 
 def hostname() -> str:
@@ -69,11 +78,44 @@ def _import_airflow() -> None:
     import airflow.sdk.execution_time.supervisor
     import airflow.sdk.execution_time.task_runner
 
+    _refuse_what_cannot_be_followed()
     airflow.settings.initialize()
+    _import_routes()
 
-    from . import answers, attempts, inputs, loading, metadata, rerunning, scheduling, warm_up_dag  # noqa: F401
+    from . import (  # noqa: F401
+        answers,
+        attempts,
+        inputs,
+        loading,
+        metadata,
+        rerunning,
+        scheduling,
+        sensors,
+        triggers,
+        warm_up_dag,
+    )
 
     attempts.leave_out_what_only_people_read()
+
+
+def _refuse_what_cannot_be_followed() -> None:
+    from airflow.configuration import conf
+
+    backend = conf.get("core", "xcom_backend")
+    if backend.rpartition(".")[2] == "XComObjectStorageBackend":
+        raise Unsupported(
+            "XComs in object storage cannot be followed: unset AIRFLOW__CORE__XCOM_BACKEND for the checks "
+            f"(it is {backend!r}); what XComs hold is checked the same with Airflow's own backend."
+        )
+
+
+def _import_routes() -> None:
+    """Import the Execution API's routes without putting them together to a server, which takes longer than they do."""
+    routes = "airflow.api_fastapi.execution_api.routes"
+    postpone("cadwyn", VersionedAPIRouter="route_generation")
+    postpone(routes)
+    for module in pkgutil.iter_modules(sys.modules[routes].__path__):
+        importlib.import_module(f"{routes}.{module.name}")
 
 
 def _forget(folder: str, given: str | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import groupby
 
 from airflow.models.connection import Connection
 from airflow.models.variable import Variable
@@ -26,7 +27,7 @@ def set_connection(conn_id: str, uri: str) -> None:
 
 
 def outputs(store: MetadataStore, run: RunKey | None) -> dict[str, Output]:
-    """The XComs of a DagRun, if one is given, and all Variables, by name, sorted."""
+    """The XComs of a DagRun, if one is given, all Variables, and by DAG the runs that tasks have triggered; by name, sorted."""
     found: dict[str, bytes] = {}
     xcoms = 'SELECT task_id, map_index, "key", value FROM xcom WHERE dag_id = ? AND run_id = ?'
     for task_id, map_index, key, value in store.select(xcoms, run) if run else ():
@@ -34,7 +35,21 @@ def outputs(store: MetadataStore, run: RunKey | None) -> dict[str, Output]:
         found[f"xcom:{place}/{key}"] = _as_text(value)
     for key, value in store.select('SELECT "key", val FROM variable'):
         found[f"variable:{key}"] = _as_text(value)
+    for dag_id, triggered in groupby(store.select(_TRIGGERED), key=lambda row: str(row[0])):
+        found[f"runs:{dag_id}"] = json.dumps([_told(*row[1:]) for row in triggered]).encode()
     return {name: Output(name=name, content=found[name]) for name in sorted(found)}
+
+
+_TRIGGERED = """
+    SELECT dag_id, conf, logical_date, state FROM dag_run
+    WHERE lower(triggered_by) = 'operator' ORDER BY dag_id, id
+"""
+
+
+def _told(conf: object, logical_date: object, state: object) -> dict[str, object]:
+    """A run without its id and its times, which are others each time."""
+    given = json.loads(conf) if isinstance(conf, str | bytes) else conf
+    return {"conf": given, "logical_date": logical_date, "state": state}
 
 
 def _as_text(value: object) -> bytes:
@@ -49,7 +64,6 @@ _TOLD_ELSEWHERE = frozenset(
         "rendered_task_instance_fields",  # for people
         "task_instance_history",  # for people
         "task_reschedule",  # dates by a clock that has moved on; the states tell who waits
-        "dag_run",  # dates and counters; its state follows from those of its tasks
         "dag",  # when it was parsed last
         "dag_version",
         "serialized_dag",  # one and the same for all runs of a study
@@ -59,6 +73,7 @@ _TOLD_ELSEWHERE = frozenset(
 _LASTING = {
     "xcom": ("dag_id", "task_id", "run_id", "map_index", "key", "value"),
     "variable": ("key", "val"),
+    "dag_run": ("dag_id", "run_id", "logical_date", "conf"),  # its state follows from those of its tasks
     "task_instance": ("dag_id", "task_id", "run_id", "map_index", "state", "next_method", "next_kwargs"),
 }
 """Of these tables the columns that say what is so; the others say when, or by which number."""

@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pendulum
+from airflow.exceptions import SerializationError
 from airflow.models.dag import DagModel
 from airflow.models.dag_version import DagVersion  # noqa: F401  (its table is written when a DAG is stored)
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.serialized_dag import SerializedDagModel
 from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
+from airflow.timetables.simple import NullTimetable
 from airflow.utils.file import list_py_file_paths
 from sqlalchemy import update
 
 from ..model import DagInfo, LoadedFile, TaskInfo
 from .metadata import session
-from .versions import DagBag, known_arguments, serialized, sync_bag_to_db
+from .neighbours import leads_to, set_off_by
+from .versions import DagBag, decoded, encoded, known_arguments, sync_bag_to_db
 
 BUNDLE = "dags-folder"
 DEFAULT_START = datetime(2024, 1, 1, tzinfo=timezone.utc)
@@ -42,13 +45,17 @@ def describe(file: str, bag: Any) -> LoadedFile:
     """What a loaded file holds, DAGs by id."""
     if bag.import_errors:
         return LoadedFile(file=file, dags=(), error="\n".join(bag.import_errors.values()))
-    return LoadedFile(
-        file=file, dags=tuple(_describe_dag(file, bag.dags[dag_id]) for dag_id in sorted(bag.dags))
-    )
+    try:
+        dags = tuple(_describe_dag(file, bag.dags[dag_id]) for dag_id in sorted(bag.dags))
+    except SerializationError as error:  # an import error for the DAG processor too
+        return LoadedFile(file=file, dags=(), error=str(error))
+    return LoadedFile(file=file, dags=dags)
 
 
 def _describe_dag(file: str, dag: Any) -> DagInfo:
-    known = serialized(dag)
+    data = encoded(dag)
+    dependencies = data["dag_dependencies"]
+    known = decoded(data)
     info = first_run(known)
     return DagInfo(
         dag_id=dag.dag_id,
@@ -57,6 +64,8 @@ def _describe_dag(file: str, dag: Any) -> DagInfo:
         tasks=tuple(_describe_task(task) for task in _topological(dag)),
         is_scheduled=info is not None and bool(known.timetable.periodic),
         logical_date=plain(info.logical_date if info else dag.start_date or DEFAULT_START),
+        leads_to=leads_to(dag, dependencies),
+        set_off_by=set_off_by(dag.dag_id, dependencies),
     )
 
 
@@ -116,6 +125,20 @@ def _run_after(dag: Any, last: DataInterval | None, earliest: datetime) -> DagRu
         last_automated_data_interval=last, restriction=restriction
     )
     return info if info is not None and info.logical_date is not None else None
+
+
+def run_at(dag: Any, logical_date: datetime) -> DagRunInfo | None:
+    """The run that a DAG has at a logical date by its schedule, or by a person if it has none; None if it has no run then."""
+    timetable, date = dag.timetable, pendulum.instance(logical_date)
+    if dag.start_date is not None and date < dag.start_date:
+        return None
+    if isinstance(timetable, NullTimetable):
+        return DagRunInfo.interval(*timetable.infer_manual_data_interval(run_after=date))
+    restriction = TimeRestriction(earliest=date, latest=date, catchup=True)
+    info: DagRunInfo | None = timetable.next_dagrun_info(
+        last_automated_data_interval=None, restriction=restriction
+    )
+    return info if info is not None and info.logical_date == date else None
 
 
 def interval_of(dag: Any, logical_date: datetime) -> DataInterval:

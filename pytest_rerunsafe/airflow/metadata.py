@@ -70,6 +70,9 @@ class MetadataStore:
         self._mirror: dict[RowKey, Row] = dict(self._read_all())
         self._digest = sum(map(_digest, self._mirror.items()))
         self._changes: list[RowChange] = []
+        self.uses = 0
+        """How often somebody has turned to the database for himself."""
+        sqlalchemy.event.listen(settings.engine, "checkout", self._used)
         self._known: dict[tuple[int, object], _Answer] = {}
         self.aside: Callable[[], AbstractContextManager[object]] = nullcontext
         """Put around whatever Airflow does, so that it depends on the rows and the clock alone."""
@@ -80,6 +83,18 @@ class MetadataStore:
         settings.engine = engine
         settings.NonScopedSession = sessions
         settings.Session = sqlalchemy.orm.scoped_session(sessions)
+
+    def _used(self, *_: object) -> None:
+        self.uses += 1
+
+    @contextmanager
+    def known_use(self) -> Iterator[None]:
+        """Inside, use of the database does not count."""
+        before = self.uses
+        try:
+            yield
+        finally:
+            self.uses = before
 
     def _create_tables(self) -> None:
         from airflow.models.base import Base
@@ -208,7 +223,7 @@ class MetadataStore:
 
     def _put(self, function: Callable[[], Any]) -> _Answer:
         value = error = None
-        with self.aside():
+        with self.aside(), self.known_use():
             try:
                 value = function()
             except Exception as raised:

@@ -1,4 +1,4 @@
-"""One DagRun in the metadata database. Airflow decides what a death means and what a clear touches."""
+"""One DagRun in the metadata database. Airflow decides what a clear touches."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from airflow.models.taskinstance import TaskInstance, clear_task_instances
-from airflow.task.trigger_rule import TriggerRule
+from airflow.timetables.base import DataInterval
 from airflow.utils.state import DagRunState, TaskInstanceState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
 from sqlalchemy import select
@@ -15,11 +15,22 @@ from ..model import Clear, RunKey, TaskKey
 from . import loading
 from .answers import Ask
 from .metadata import session
+from .versions import ParamValidationError
 
 
-def create(dag: Any, logical_date: datetime) -> RunKey:
-    """Make the DagRun of a logical date, queued, with its task instances, as the scheduler or a person would."""
-    interval = loading.interval_of(dag, logical_date)
+class NotCreated(Exception):
+    """Airflow makes no DagRun of the DAG as it is; the argument says why."""
+
+
+def create(dag: Any, logical_date: datetime, interval: DataInterval | None = None) -> RunKey:
+    """Make the DagRun of a logical date, queued, with its task instances. Raises `NotCreated`."""
+    try:
+        return _create(dag, logical_date, interval or loading.interval_of(dag, logical_date))
+    except ParamValidationError as error:
+        raise NotCreated(str(error)) from None
+
+
+def _create(dag: Any, logical_date: datetime, interval: DataInterval) -> RunKey:
     run_type = DagRunType.MANUAL if loading.first_run(dag) is None else DagRunType.SCHEDULED
     run_id = dag.timetable.generate_run_id(run_type=run_type, run_after=interval.end, data_interval=interval)
     with session() as opened:
@@ -57,30 +68,6 @@ class Run:
 
     def _question(self, text: str) -> str:
         return f"{text} of {self.key}"
-
-    def report_death(self, task_id: str, map_index: int) -> str:
-        """The task instance's state after its worker was lost: what the scheduler does when heartbeats stay away."""
-        question = self._question(f"death {task_id} {map_index}")
-        state: str = self._ask(question, lambda: self._report_death(task_id, map_index))
-        return state
-
-    def _report_death(self, task_id: str, map_index: int) -> str:
-        with session() as opened:
-            ti = self._task_instance(opened, task_id, map_index)
-            ti.task = self.dag.get_task(task_id)
-            ti.handle_failure(error="worker lost", session=opened)
-            return word(ti.state)
-
-    def _task_instance(self, opened: Any, task_id: str, map_index: int) -> TaskInstance:
-        found: TaskInstance = opened.scalars(
-            select(TaskInstance).where(
-                TaskInstance.dag_id == self.key[0],
-                TaskInstance.run_id == self.key[1],
-                TaskInstance.task_id == task_id,
-                TaskInstance.map_index == map_index,
-            )
-        ).one()
-        return found
 
     def clear(self, what: Clear) -> tuple[str, ...]:
         """Clear tasks of this run as Airflow's own clear does; the ids of the tasks that were cleared, sorted."""
@@ -126,13 +113,6 @@ class Run:
                 state=TaskInstanceState(state),
                 session=opened,
             )
-
-    def reacts_to_failure(self) -> bool:
-        """Whether a task may run because another has failed."""
-        return any(
-            task.trigger_rule != TriggerRule.ALL_SUCCESS or task.is_setup or task.is_teardown
-            for task in self.dag.task_dict.values()
-        )
 
     def task_states(self) -> dict[str, str]:
         """By task id, `task_id[map_index]` for mapped ones, sorted."""

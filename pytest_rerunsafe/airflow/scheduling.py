@@ -1,8 +1,8 @@
-"""Airflow's own scheduler, turn by turn, over all DagRuns in the metadata database, with an executor that hands its tasks to us."""
+"""Airflow's own scheduler, turn by turn, over all DagRuns of the metadata database; what it queues is handed to us."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -10,18 +10,22 @@ from typing import Any
 
 from airflow.executors.base_executor import BaseExecutor
 from airflow.jobs.job import Job
+from airflow.models import asset as asset_models
 from airflow.models.asset import AssetDagRunQueue
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
+from airflow.models.pool import Pool
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskreschedule import TaskReschedule
+from airflow.ti_deps.dependencies_states import EXECUTION_STATES
 from airflow.utils.sqlalchemy import prohibit_commit
 from airflow.utils.state import DagRunState, TaskInstanceState
 from sqlalchemy import select, update
 
 from ..model import RunKey
-from . import loading
-from .answers import Ask
+from . import loading, runs
+from .answers import Ask, on_server
+from .assets import register_events
 from .metadata import session
 from .runs import now, word
 from .versions import scheduler_runner
@@ -50,6 +54,16 @@ class Turn:
     """Of every DagRun."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """What Airflow made of a lost worker."""
+
+    state: str
+    """Of its task instance."""
+    callbacks: tuple[Any, ...]
+    """Airflow's requests to the DAG processor to run callbacks, in order."""
+
+
 class _Executor(BaseExecutor):
     """Takes whatever the scheduler gives it: what is queued is read from the database, where a crash leaves it."""
 
@@ -67,6 +81,10 @@ class _Executor(BaseExecutor):
         self.callbacks.append(request)
 
 
+class NoSuchRun(Exception):
+    """A DAG has no run of a logical date, which is the argument."""
+
+
 class Scheduler:
     """Airflow's scheduler, and the DAGs that it knows; as long as the stored DAGs stay the same."""
 
@@ -74,6 +92,9 @@ class Scheduler:
         self._ask = ask
         self._executor = _Executor()
         self._runner = scheduler_runner(Job(), self._executor)
+        self._at_once = min(
+            self._runner.job.max_tis_per_query or self._executor.parallelism, self._executor.parallelism
+        )
         self._dags: dict[str, Any] = {}
 
     def dag(self, dag_id: str) -> Any:
@@ -94,9 +115,11 @@ class Scheduler:
         """
         self._executor.callbacks.clear()
         with session() as opened, prohibit_commit(opened) as guard:
-            if _any(opened, AssetDagRunQueue.target_dag_id):
-                opened.execute(update(DagModel).values(next_dagrun_create_after=None))
-                self._runner._create_dagruns_for_dags(guard, opened)
+            if _waits_for_assets(opened):
+                self._make_asset_runs(guard, opened)
+            if _any(opened, TaskInstance.id, TaskInstance.trigger_timeout < now()):
+                self._runner.check_trigger_timeouts(session=opened)
+                guard.commit()
             if _any(opened, DagRun.id, DagRun.state == DagRunState.QUEUED):
                 self._runner._start_queued_dagruns(opened)
                 guard.commit()
@@ -105,36 +128,195 @@ class Scheduler:
                     self._executor.send_callback(callback)
             guard.commit()
             opened.expunge_all()
-            if _any(opened, TaskInstance.id, TaskInstance.state == TaskInstanceState.SCHEDULED):
+            if not self._queue_without_limits(opened):
                 self._runner._critical_section_enqueue_task_instances(opened)
             guard.commit()
             return Turn(
                 queued=_queued(opened), callbacks=tuple(self._executor.callbacks), states=_run_states(opened)
             )
 
-    def next_wakeup(self) -> datetime | None:
-        """When the earliest waiting task instance (retry delay, reschedule) may go on; None if none waits."""
+    def _queue_without_limits(self, opened: Any) -> bool:
+        """Queue what is scheduled where no limit of Airflow can keep any of it back; whether that was so.
+
+        What `_executable_task_instances_to_queued` weighs for each task takes it several milliseconds.
+        """
+        alive = opened.execute(
+            select(
+                TaskInstance.id,
+                TaskInstance.state,
+                TaskInstance.pool,
+                TaskInstance.pool_slots,
+                TaskInstance.executor,
+                DagModel,
+            )
+            .join(TaskInstance.dag_run)
+            .join(TaskInstance.dag_model)
+            .where(
+                TaskInstance.state.in_([TaskInstanceState.SCHEDULED, *EXECUTION_STATES]),
+                DagRun.state == DagRunState.RUNNING,
+            )
+        ).all()
+        waiting = [row.id for row in alive if row.state == TaskInstanceState.SCHEDULED]
+        if not waiting:
+            return True
+        slots = opened.scalars(select(Pool.slots).where(Pool.pool == Pool.DEFAULT_POOL_NAME)).one()
+        limits = {row.DagModel.max_active_tasks for row in alive} | {slots % 2**31}  # -1 is no limit
+        is_plain = all(
+            (row.pool, row.pool_slots, row.executor) == (Pool.DEFAULT_POOL_NAME, 1, None)
+            and not row.DagModel.has_task_concurrency_limits
+            for row in alive
+        )
+        if not is_plain or len(alive) > min(*limits, self._at_once):
+            return False
+        opened.execute(
+            update(TaskInstance)
+            .where(TaskInstance.id.in_(waiting))
+            .values(state=TaskInstanceState.QUEUED, queued_dttm=now(), queued_by_job_id=self._runner.job.id)
+            .execution_options(synchronize_session=False)
+        )
+        return True
+
+    def _make_asset_runs(self, guard: Any, opened: Any) -> None:
+        opened.execute(update(DagModel).values(next_dagrun_create_after=None))
+        self._runner._create_dagruns_for_dags(guard, opened)
+
+    def make_asset_run(self, dag_id: str) -> RunKey | None:
+        """The DagRun that comes of one event for each asset and alias of a DAG's schedule; None if none comes of them."""
+        made: RunKey | None = self._ask(f"asset run of {dag_id}", lambda: self._make_asset_run(dag_id))
+        return made
+
+    def _make_asset_run(self, dag_id: str) -> RunKey | None:
+        dag = self.dag(dag_id)
+        with on_server(), session() as opened:
+            register_events(dag.timetable.asset_condition, opened)
+        with session() as opened, prohibit_commit(opened) as guard:
+            self._make_asset_runs(guard, opened)
+            run_id = opened.scalars(select(DagRun.run_id).where(DagRun.dag_id == dag_id)).first()
+        return None if run_id is None else (dag_id, run_id)
+
+    def expect_runs(self, dag_id: str, dates: Sequence[datetime]) -> bool:
+        """Make the DagRuns of a DAG that the clock would have made of these dates by now; whether there were any to make.
+
+        Raises `LookupError` if the DAG is not known, `NoSuchRun` if it has no run of one of the dates.
+        """
+        question = f"expected runs of {dag_id} at {dates}"
+        return bool(self._ask(question, lambda: self._expect_runs(dag_id, dates)))
+
+    def _expect_runs(self, dag_id: str, dates: Sequence[datetime]) -> bool:
+        dag = self.dag(dag_id)
         with session() as opened:
-            waiting = opened.scalars(
-                select(TaskInstance)
-                .join(TaskInstance.dag_run)
-                .where(
-                    TaskInstance.state.in_(
-                        [TaskInstanceState.UP_FOR_RETRY, TaskInstanceState.UP_FOR_RESCHEDULE]
-                    ),
-                    DagRun.state == DagRunState.RUNNING,
+            known = set(opened.scalars(select(DagRun.logical_date).where(DagRun.dag_id == dag_id)))
+        made = False
+        for date in sorted(set(dates) - known):
+            info = loading.run_at(dag, date)
+            if info is None:
+                raise NoSuchRun(date)
+            if info.run_after <= now():
+                with on_server():
+                    runs.create(dag, date, info.data_interval)
+                made = True
+        return made
+
+    def lose_worker(self, run: RunKey, task_id: str, map_index: int) -> Loss:
+        """What Airflow makes of a running task whose worker has been silent for `heartbeat_timeout_s`."""
+        question = f"lost worker of {run} {task_id} {map_index}"
+        lost: Loss = self._ask(question, lambda: self._lose_worker(run, task_id, map_index))
+        return lost
+
+    @property
+    def heartbeat_timeout_s(self) -> float:
+        """How long a worker may be silent."""
+        return float(self._runner._task_instance_heartbeat_timeout_secs)
+
+    def _lose_worker(self, run: RunKey, task_id: str, map_index: int) -> Loss:
+        key = {"dag_id": run[0], "run_id": run[1], "task_id": task_id, "map_index": map_index}
+        task = self.dag(run[0]).get_task(task_id)
+        self._executor.callbacks.clear()
+        with session() as opened:
+            if _tells_of_failure(task):
+                self._runner._find_and_purge_task_instances_without_heartbeats()
+                self._runner._process_executor_events(self._executor, opened)
+            else:  # the same without what is done for the messages
+                lost = opened.scalars(select(TaskInstance).filter_by(**key)).one()
+                lost.task = task
+                lost.handle_failure(error="worker lost", session=opened)
+            opened.flush()
+            state = opened.scalars(select(TaskInstance.state).filter_by(**key)).one()
+            return Loss(state=word(state), callbacks=tuple(self._executor.callbacks))
+
+    def next_deadline(self, *, counts_triggers: bool = True) -> datetime | None:
+        """When the earliest retry delay, wait of a queued run or, if they count, trigger timeout is over; None if none is."""
+        with session() as opened:
+            retries = [self._retry_at(ti) for ti in opened.scalars(_waiting(TaskInstanceState.UP_FOR_RETRY))]
+            timeouts = [
+                ti.trigger_timeout
+                for ti in opened.scalars(_waiting(TaskInstanceState.DEFERRED))
+                if counts_triggers and ti.trigger_timeout is not None
+            ]
+            # The scheduler asks SQLite for the time, which knows whole seconds.
+            later = opened.scalars(
+                select(DagRun.run_after).where(
+                    DagRun.state == DagRunState.QUEUED, DagRun.run_after >= now().replace(microsecond=0)
                 )
             )
-            return min((self._ready_at(ti, opened) for ti in waiting), default=None)
+            return min((*retries, *timeouts, *later), default=None)
 
-    def _ready_at(self, ti: TaskInstance, opened: Any) -> datetime:
-        if ti.state == TaskInstanceState.UP_FOR_RETRY:
-            ti.task = self.dag(ti.dag_id).get_task(ti.task_id)
-            ready: datetime = ti.next_retry_datetime()
-            return ready
-        last = opened.scalars(TaskReschedule.stmt_for_task_instance(ti=ti, descending=True).limit(1)).first()
-        again: datetime = last.reschedule_date if last else now() + timedelta(seconds=1)
-        return again
+    def _retry_at(self, ti: TaskInstance) -> datetime:
+        ti.task = self.dag(ti.dag_id).get_task(ti.task_id)
+        ready: datetime = ti.next_retry_datetime()
+        return ready
+
+    def next_poke(self) -> datetime | None:
+        """When the earliest sensor in reschedule mode pokes again; None if none waits."""
+        with session() as opened:
+            waiting = opened.scalars(_waiting(TaskInstanceState.UP_FOR_RESCHEDULE))
+            return min((_rescheduled_to(ti, opened) for ti in waiting), default=None)
+
+    def waiting(self) -> tuple[str, ...]:
+        """The tasks that wait for something but their retry."""
+        with session() as opened:
+            states = (TaskInstanceState.UP_FOR_RESCHEDULE, TaskInstanceState.DEFERRED)
+            return tuple(ti.task_id for ti in opened.scalars(_waiting(*states)))
+
+    def triggers(self) -> tuple[int, ...]:
+        """The triggers that deferred tasks wait for, by id."""
+        with session() as opened:
+            waiting = opened.scalars(_waiting(TaskInstanceState.DEFERRED))
+            return tuple(sorted(ti.trigger_id for ti in waiting if ti.trigger_id is not None))
+
+
+def _waiting(*states: TaskInstanceState) -> Any:
+    """Selects the task instances of running DagRuns that are in one of the states."""
+    return (
+        select(TaskInstance)
+        .join(TaskInstance.dag_run)
+        .where(TaskInstance.state.in_(states), DagRun.state == DagRunState.RUNNING)
+    )
+
+
+def _rescheduled_to(ti: TaskInstance, opened: Any) -> datetime:
+    last = opened.scalars(TaskReschedule.stmt_for_task_instance(ti=ti, descending=True).limit(1)).first()
+    again: datetime = last.reschedule_date if last else now() + timedelta(seconds=1)
+    return again
+
+
+def _tells_of_failure(task: Any) -> bool:
+    """Whether somebody is told when it fails (`SchedulerJobRunner.process_executor_events`)."""
+    has_callback = task.has_on_retry_callback or task.has_on_failure_callback
+    return bool(has_callback or (task.email and (task.email_on_failure or task.email_on_retry)))
+
+
+def _waits_for_assets(opened: Any) -> bool:
+    """Whether there are events that no run has come of yet."""
+    partitions = getattr(asset_models, "AssetPartitionDagRun", None)  # 3.1 has none
+    return _any(opened, AssetDagRunQueue.target_dag_id) or (
+        partitions is not None and _any(opened, partitions.id, partitions.created_dag_run_id.is_(None))
+    )
+
+
+def dag_of(callback: Any) -> str:
+    """The DAG whose callback a request is for."""
+    return str(getattr(callback, "dag_id", None) or callback.ti.dag_id)
 
 
 def _any(opened: Any, column: Any, *conditions: Any) -> bool:

@@ -276,8 +276,11 @@ def describe(name: str, clean: bytes | None, rerun: bytes | None) -> Difference:
     return Difference(output=name, clean=before, rerun=after, summary=_summary(name, form, clean, rerun))
 
 
+_NOUNS = {"file": "file", "xcom": "XCom", "variable": "Variable", "runs": "run of another DAG"}
+
+
 def _noun(name: str) -> str:
-    return {"file": "file", "xcom": "XCom", "variable": "Variable"}.get(name.partition(":")[0], "output")
+    return _NOUNS.get(name.partition(":")[0], "output")
 
 
 def _summary(name: str, form: Format, clean: bytes, rerun: bytes) -> str:

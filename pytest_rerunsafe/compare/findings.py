@@ -160,7 +160,7 @@ class Judge:
         else:
             where, task_id = self._first_effect_on(names), self._writer(names) or scenario.task_id
             if (failed := _failed(case)) is not None:
-                where, task_id = self._where_it_failed(failed), failed.task_id
+                where, task_id = self._where_it_failed(failed), task_name(failed, scenario.dag_id)
         last, following = self.effects_around(case.state)
         return Finding(
             rule=classify(evidence),
@@ -223,13 +223,10 @@ class Judge:
 
     def _reads_xcoms_otherwise(self, attempts: Sequence[Attempt]) -> bool:
         """Whether a rerun read an XCom that an earlier attempt had left, or no longer found one that the clean run did."""
-        clean = {(a.task_id, a.map_index): set(a.xcom_reads) for a in self._recording.outcome.attempts}
+        clean = {_instance(a): set(a.xcom_reads) for a in self._recording.outcome.attempts}
         return any(
             attempt.stale_xcom_reads
-            or (
-                attempt.state == "success"
-                and clean.get((attempt.task_id, attempt.map_index), set()) - set(attempt.xcom_reads)
-            )
+            or (attempt.state == "success" and clean.get(_instance(attempt), set()) - set(attempt.xcom_reads))
             for attempt in attempts
         )
 
@@ -248,15 +245,15 @@ class Judge:
     def _first_effect_on(self, names: set[str]) -> Location:
         """The line that first changed one of these outputs in the clean run; the DAG's if none did."""
         for effect in self._recording.effects:
-            if effect.stack and effect.attempt is not None and names & set(_outputs_of_effect(effect)):
+            if effect.stack and effect.attempt is not None and names & set(outputs_of_effect(effect)):
                 return effect.stack[0]
         return self._dag
 
     def _writer(self, names: set[str]) -> str:
         """The task that first changed one of these outputs in the clean run; empty if none did."""
         for effect in self._recording.effects:
-            if effect.attempt is not None and names & set(_outputs_of_effect(effect)):
-                return self._recording.outcome.attempts[effect.attempt].task_id
+            if effect.attempt is not None and names & set(outputs_of_effect(effect)):
+                return task_name(self._recording.outcome.attempts[effect.attempt], self._recording.run[0])
         return ""
 
     def _following(self, attempt: int, index: int) -> list[Effect]:
@@ -274,7 +271,19 @@ class Judge:
         return last, describe_effect(following[0]) if following else ""
 
 
-def _outputs_of_effect(effect: Effect) -> tuple[str, ...]:
+def task_name(attempt: Attempt, dag_id: str) -> str:
+    """The task of an attempt as the reader of a DAG's results knows it: of another DAG with that one's id."""
+    return attempt.task_id if attempt.run[0] == dag_id else f"{attempt.run[0]}.{attempt.task_id}"
+
+
+def _instance(attempt: Attempt) -> tuple[str, str, int]:
+    return attempt.run[0], attempt.task_id, attempt.map_index
+
+
+def outputs_of_effect(effect: Effect) -> tuple[str, ...]:
+    """The names of the outputs that an effect changed."""
+    if effect.kind == "trigger":
+        return (f"runs:{effect.target}",)
     return tuple(f"file:{path}" for path, _ in effect.files)
 
 
@@ -289,7 +298,8 @@ def _summary(case: Case) -> str:
     if case.outcome.run_state == "success":
         return summarise(case.differences)
     if (failed := _failed(case)) is not None:
-        return f"{failed.task_id} fails when it is rerun: {failed.error.splitlines()[-1]}"
+        name = task_name(failed, case.scenario.dag_id)
+        return f"{name} fails when it is rerun: {failed.error.splitlines()[-1]}"
     return f"the run ends {case.outcome.run_state}"
 
 
@@ -317,6 +327,8 @@ def describe_effect(effect: Effect) -> str:
             return f"set the Variable {target}"
         case "variable-delete":
             return f"deleted the Variable {target}"
+        case "trigger":
+            return f"triggered the DAG {target}"
         case "state":
             return f"was recorded as {target}"
         case kind:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -11,19 +11,34 @@ from pathlib import Path
 from typing import Any
 
 from ..airflow import loading, rerunning, runs, warm_up_dag
-from ..airflow.scheduling import QueuedTask
-from ..model import Backfill, Clear, Intervals, LoadedFile, Outcome, Recording, RecoveryKind, WorldState
+from ..model import (
+    Backfill,
+    Clear,
+    Intervals,
+    LoadedFile,
+    Obstacle,
+    Outcome,
+    Recording,
+    RecoveryKind,
+    RunKey,
+    WorldState,
+)
+from .drive import Driver, Processes
 from .jobs import Acted, ActJob, FindJob, LoadJob, RecordJob, RecoverJob, Start
 from .recoveries import clear_of
-from .sandbox import Prepare, Sandbox
+from .sandbox import EPOCH, Prepare, Sandbox, Snapshot
 
-MAX_TURNS = 10_000
-"""Turns of the scheduler in one run, sensors in reschedule mode included."""
-DETECTED_S = 60.0
-"""From a worker's death until the scheduler notices."""
 CLEARED_S = 600.0
-"""From the end of a run until a person clears it."""
+"""From the end of a run until a person clears it, at least."""
 DAY_S = 86_400.0
+ROUND_S, ROUND_AT_S = 600, 71
+"""Deaths are noticed and tasks cleared every so often, so many seconds past it: so that recoveries from what happened a
+little earlier or later go alike, and what is known of one serves the other. No round time: nothing coincides by chance."""
+_NO_ASSET_RUN = Obstacle(
+    what="no run comes of one event for each asset of the schedule, as where it waits for partitions",
+    where=None,
+    remedy="`skip` the DAG with a reason.",
+)
 
 
 class NotRun(Exception):
@@ -39,13 +54,25 @@ class _Ending:
     """Which of the clean runs, and the number of its attempts before the situation."""
 
 
+@dataclass(slots=True)
+class _Death:
+    """A worker's death and what came of it."""
+
+    start: WorldState
+    noticed: Snapshot
+    """Airflow has noticed it."""
+    settled: Snapshot | None = None
+    """And whatever could go on without the dead task has ended."""
+
+
 class Engine:
     """Does the jobs of one process."""
 
     def __init__(self, rootdir: Path, prepare: Prepare) -> None:
         self.sandbox = Sandbox(rootdir, prepare)
-        self._died: tuple[WorldState, WorldState] | None = None
-        """The last state that a worker died in, before and after Airflow knew: recoveries from one state follow each other."""
+        self._driver = Driver(self.sandbox, self._arrive)
+        self._died: _Death | None = None
+        """The last one: recoveries from one state follow each other."""
         self._endings: dict[str, _Ending] = {}
         self._ending: _Ending | None = None
         self._situations: dict[str, int] = {}
@@ -97,23 +124,26 @@ class Engine:
         """A clean run, effect by effect."""
         self._endings, self._ending, self._situations = {}, None, {}
         self.sandbox.place_inputs(job)
+        bags = {
+            file: self._bag_of_others(job, file) for file in sorted({*job.related.values()} - {job.dag.file})
+        }
         initial = self.sandbox.world()
         self.sandbox.journal.effects.clear()
-        bag = self.sandbox.parse(job.dag.file, job.folder)
-        if not job.shares_memory:
-            self.sandbox.forget()
-        if isinstance(bag, str):
-            raise NotRun(bag)
-        if job.dag.dag_id not in bag.dags:
-            raise NotRun(self.sandbox.sources.cut("\n".join(bag.import_errors.values())))
+        own = bags[job.dag.file] = self._parsed(job, job.dag.file, {job.dag.dag_id})
         self.sandbox.journal.scheduler_turned()
-        loading.store(bag)
+        # Before the run: Airflow holds assets back from DAGs that were stored after an event.
+        self.sandbox.clock.move_to(job.logical_date)
+        for bag in (*(bag for bag in bags.values() if bag is not own), own):
+            loading.store(bag)
         self.sandbox.journal.scheduler_turned()
         dag = self.sandbox.scheduler.dag(job.dag.dag_id)
         dates = runs.logical_dates(dag, job.logical_date, job.intervals)
         self.sandbox.clock.move_to(runs.starts_at(dag, dates[-1]) + timedelta(seconds=job.delay_s))
         intervals = Intervals(logical_dates=dates, before=self.sandbox.world()) if job.intervals > 1 else None
-        run, outcome = self._run_in_order(job, bag, dag, dates)
+        try:
+            run, outcome = self._run_in_order(job, Processes(self.sandbox, job, bags), dates)
+        except runs.NotCreated as reason:
+            raise NotRun(f"Airflow makes no run of this DAG: {reason}") from None
         return Recording(
             initial=initial,
             effects=tuple(self.sandbox.journal.effects) if job.keeps_effects else (),
@@ -125,19 +155,50 @@ class Engine:
         )
 
     def _run_in_order(
-        self, job: RecordJob, bag: Any, dag: Any, dates: Sequence[datetime]
+        self, job: RecordJob, processes: Processes, dates: Sequence[datetime]
     ) -> tuple[runs.Run, Outcome]:
         """Run intervals one after the other until one does not succeed; the first run, and how all ended."""
         first: runs.Run | None = None
         for date in dates:
-            run = self.sandbox.run(runs.create(dag, date))
+            run = self.sandbox.run(self._run_of(job, date))
             first = first or run
             self.sandbox.journal.scheduler_turned()
-            state = self._drive(*run.key, self._attempt_of(job, bag), True, may_jump=job.intervals == 1)
+            state = self._driver.drive(run.key, processes, may_jump=job.intervals == 1)
             if state != "success":
                 break
         assert first is not None, "there is an interval"
         return first, self.sandbox.outcome(first, state, counts_xcoms=job.intervals == 1)
+
+    def _parsed(self, job: RecordJob, file: str, dag_ids: Set[str]) -> Any:
+        """The bag of a file that is to give some DAGs."""
+        bag = self.sandbox.parse(file, job.folder)
+        if not job.shares_memory:
+            self.sandbox.forget()
+        if isinstance(bag, str):
+            raise NotRun(bag)
+        if not dag_ids <= bag.dags.keys():
+            raise NotRun(self.sandbox.sources.cut("\n".join(bag.import_errors.values())))
+        return bag
+
+    def _bag_of_others(self, job: RecordJob, file: str) -> Any:
+        """The bag of a file with DAGs that run along, and no others in it."""
+        wanted = {dag_id for dag_id, place in job.related.items() if place == file}
+        try:
+            bag = self._parsed(job, file, wanted)
+        except NotRun as reason:
+            raise NotRun(f"{', '.join(sorted(wanted))}, which runs along: {reason}") from None
+        bag.dags = {dag_id: bag.dags[dag_id] for dag_id in sorted(wanted)}
+        return bag
+
+    def _run_of(self, job: RecordJob, date: datetime) -> RunKey:
+        """Make a DagRun of the DAG under test, as the scheduler or a person would."""
+        dag = self.sandbox.scheduler.dag(job.dag.dag_id)
+        if not job.dag.set_off_by or job.dag.is_scheduled:
+            return runs.create(dag, date)
+        made = self.sandbox.scheduler.make_asset_run(job.dag.dag_id)
+        if made is None:
+            self.sandbox.journal.blocked(_NO_ASSET_RUN)
+        return made or runs.create(dag, date)
 
     def recover(self, job: RecoverJob) -> tuple[Outcome, ...]:
         """How recoveries end, in the order of their starts.
@@ -150,43 +211,64 @@ class Engine:
 
     def _recover(self, job: RecoverJob, start: Start) -> Outcome:
         self._ending, self._situations = None, {}
+        processes = Processes(self.sandbox, job)
         if job.logical_dates:
-            return self._rerun_intervals(job, start)
+            return self._rerun_intervals(job, start, processes)
         if start.is_crash:
-            self._die(job, start)
+            self._die(job, start, processes)
         else:
             self.sandbox.begin(start.world, job.seed)
         run = self.sandbox.run(job.run)
-        drive = partial(self._drive, *job.run, self._attempt_of(job, None), job.keeps_log)
-        clear = clear_of(start.recovery, str(start.task_id), start.map_index)
-        marks = start.recovery is RecoveryKind.MARK_SUCCESS
-        if clear is not None or marks:
-            if start.is_crash and run.reacts_to_failure():
-                drive(may_jump=False)  # before anybody does anything, the run goes on without the dead task
-            is_day_later = start.recovery is RecoveryKind.CLEAR_RUN_DAY_LATER
-            self.sandbox.clock.advance(DAY_S if is_day_later else CLEARED_S)
-        if clear is not None:
-            self.sandbox.is_stale = self._left_by(start.world, run.clear(clear))
-        elif marks:
-            run.mark(str(start.task_id), start.map_index, "success")
-        leaves_failed = (
-            start.is_crash and start.recovery is RecoveryKind.CLEAR_TASK and run.reacts_to_failure()
-        )
-        state = drive(may_jump=not leaves_failed and not job.keeps_log)
-        if leaves_failed and state == "failed" and "failed" not in run.task_states().values():
-            state = self._clear_rest(run, drive)
+        self._act_on(run, start)
+        # Airflow leaves `upstream_failed` tasks alone when the task above them is cleared (apache/airflow#52640).
+        leaves_some = start.is_crash and "upstream_failed" in run.task_states().values()
+        drive = partial(self._driver.drive, job.run, processes, may_jump=not job.keeps_log)
+        state = drive(kind="leaves some" if leaves_some else "")
+        if leaves_some and state == "failed" and "failed" not in run.task_states().values():
+            self._wait(CLEARED_S)
+            run.clear(Clear(only_failed=True))  # as a person does who wants the run to end well
+            state = drive()
         return self._ended(run, state)
 
-    def _die(self, job: RecoverJob, start: Start) -> None:
-        """Make the world what it is once Airflow knows that the task's worker has died in the state."""
+    def _act_on(self, run: runs.Run, start: Start) -> None:
+        """Do what the recovery says that a person does."""
+        task_id, map_index = str(start.task_id), start.map_index
+        if start.recovery is not RecoveryKind.RETRY:
+            self._wait(DAY_S if start.recovery is RecoveryKind.CLEAR_RUN_DAY_LATER else CLEARED_S)
+        if start.recovery is RecoveryKind.MARK_SUCCESS:
+            run.mark(task_id, map_index, "success")
+        clear = clear_of(start.recovery, task_id, map_index)
+        if clear is not None:
+            self.sandbox.is_stale = self._left_by(start.world, run.clear(clear))
+
+    def _die(self, job: RecoverJob, start: Start, processes: Processes) -> None:
+        """Make the world what it is when Airflow knows that the task's worker has died in the state.
+
+        For a clear also the rest of the run has come to its end without the dead task: so it is by the time that somebody
+        has a look.
+        """
         assert start.task_id is not None, "only a task's worker can crash"
-        if self._died is None or self._died[0] is not start.world:
+        if self._died is None or self._died.start is not start.world:
             self.sandbox.begin(start.world, job.seed)
-            self.sandbox.clock.advance(DETECTED_S)
-            self.sandbox.run(job.run).report_death(start.task_id, start.map_index)
-            self._died = start.world, self.sandbox.world()
-        else:
-            self.sandbox.begin(self._died[1], job.seed)
+            self._wait(self.sandbox.scheduler.heartbeat_timeout_s + 1)
+            load = processes.loader_of(job.dag.dag_id)
+            self.sandbox.lose_worker(job.run, start.task_id, start.map_index, load)
+            self._died = _Death(start.world, self.sandbox.snapshot())
+        death = self._died
+        if start.recovery is not RecoveryKind.RETRY and death.settled is None:
+            self.sandbox.resume(death.noticed, job.seed)
+            dead = (job.run, start.task_id, start.map_index)
+            self._driver.drive(job.run, processes, without=dead)
+            death.settled = self.sandbox.snapshot()
+        snapshot = death.noticed if start.recovery is RecoveryKind.RETRY else death.settled
+        assert snapshot is not None, "made above"
+        self.sandbox.resume(snapshot, job.seed)
+
+    def _wait(self, at_least_s: float) -> None:
+        """Move the clock on to the next moment at which somebody looks."""
+        earliest = self.sandbox.clock.now + timedelta(seconds=at_least_s)
+        past = (earliest - EPOCH - timedelta(seconds=ROUND_AT_S)) % timedelta(seconds=ROUND_S)
+        self.sandbox.clock.move_to(earliest + (-past) % timedelta(seconds=ROUND_S))
 
     def _ended(self, run: runs.Run, state: str) -> Outcome:
         """The outcome of a recovery; from now on it tells how each situation that was passed ends."""
@@ -206,22 +288,17 @@ class Engine:
                 attempts=mine,
                 outputs={},
                 obstacles=tuple(self.sandbox.journal.obstacles),
+                notes=tuple(self.sandbox.journal.notes),
                 as_clean_from=ending.place,
             )
         rest = ending.outcome.attempts[ending.place[1] :]
         obstacles = dict.fromkeys((*self.sandbox.journal.obstacles, *ending.outcome.obstacles))
-        return replace(ending.outcome, attempts=(*mine, *rest), obstacles=tuple(obstacles))
+        notes = dict.fromkeys((*self.sandbox.journal.notes, *ending.outcome.notes))
+        return replace(
+            ending.outcome, attempts=(*mine, *rest), obstacles=tuple(obstacles), notes=tuple(notes)
+        )
 
     # --- recoveries ---------------------------------------------------------------------------
-
-    def _clear_rest(self, run: runs.Run, drive: Callable[..., str]) -> str:
-        """Clear what the failed task took down with it, as a person does who wants the run to end well.
-
-        Airflow leaves `upstream_failed` tasks alone when the task above them is cleared (apache/airflow#52640).
-        """
-        self.sandbox.clock.advance(CLEARED_S)
-        run.clear(Clear(only_failed=True))
-        return drive(may_jump=True)
 
     def _left_by(self, world: WorldState, cleared: tuple[str, ...]) -> Callable[[str, str], bool]:
         """Tells whether an XCom that is read now was left by an attempt that has been cleared and not run again."""
@@ -247,22 +324,22 @@ class Engine:
             )
         except rerunning.Refused as refused:
             raise NotRun(str(refused)) from refused
-        state = self._drive(*job.run, self._attempt_of(job, None), True, may_jump=False)
+        state = self._driver.drive(job.run, Processes(self.sandbox, job))
         outcome = self.sandbox.outcome(self.sandbox.run(job.run), state)
         return Acted(touched=touched, world=self.sandbox.world(), outcome=outcome)
 
     # --- several intervals --------------------------------------------------------------------
 
-    def _rerun_intervals(self, job: RecoverJob, start: Start) -> Outcome:
+    def _rerun_intervals(self, job: RecoverJob, start: Start, processes: Processes) -> Outcome:
         """Run intervals otherwise than once each, in order."""
         self.sandbox.begin(start.world, job.seed)
-        self.sandbox.clock.advance(CLEARED_S)
+        self._wait(CLEARED_S)
         run = self.sandbox.run(job.run)
         try:
             self._begin_intervals(start.recovery, run, job.logical_dates)
         except rerunning.Refused:
             return self.sandbox.outcome(run, "refused", counts_xcoms=False)
-        state = self._drive(job.run[0], None, self._attempt_of(job, None), job.keeps_log, may_jump=False)
+        state = self._driver.drive(job.run, processes, counts_all=True)
         return self.sandbox.outcome(run, state, counts_xcoms=False)
 
     def _begin_intervals(
@@ -284,65 +361,11 @@ class Engine:
                 )
                 self.sandbox.ask(f"{backfill} of {run.key}", lambda: rerunning.act(run.key, backfill))
 
-    # --- the loop -----------------------------------------------------------------------------
+    # --- situations ---------------------------------------------------------------------------
 
-    def _drive(
-        self,
-        dag_id: str,
-        run_id: str | None,
-        attempt: Callable[..., None],
-        keeps_log: bool,
-        *,
-        may_jump: bool,
-    ) -> str:
-        """Let the scheduler and the workers take turns until all DagRuns have ended; the state of one, or the worst of
-        the DAG's, `stuck` if nothing can go on.
-
-        With `may_jump` it stops where it is known how the run goes on: `self._ending` is then set.
-        """
-        seen: object = None
-        for _ in range(MAX_TURNS):
-            if may_jump and self._arrive(dag_id):
-                return "jumped"
-            turn = self.sandbox.scheduler.turn()
-            self.sandbox.journal.scheduler_turned()
-            for task in turn.queued:
-                if may_jump and self._arrive(dag_id):
-                    return "jumped"
-                attempt(task, keeps_log)
-            if turn.queued:
-                continue
-            if all(state in ("success", "failed") for state in turn.states.values()):
-                ended = [state for run, state in turn.states.items() if run == (dag_id, run_id or run[1])]
-                return "failed" if "failed" in ended else "success"
-            wakeup = self.sandbox.scheduler.next_wakeup()
-            if wakeup is not None:
-                self.sandbox.clock.move_to(max(wakeup, self.sandbox.clock.now) + timedelta(seconds=1))
-                continue
-            # A turn may only change states (a skip, a failure handed on): nothing can go on once a turn changes none.
-            if (states := self.sandbox.states()) == seen:
-                return "stuck"
-            seen = states
-        return "stuck"
-
-    def _arrive(self, dag_id: str) -> bool:
+    def _arrive(self, dag_id: str, kind: str) -> bool:
         """Take note of the situation; whether it is known how it goes on."""
-        situation = self.sandbox.situation(dag_id)
+        situation = kind + self.sandbox.situation(dag_id)
         self._ending = self._endings.get(situation)
         self._situations.setdefault(situation, len(self.sandbox.journal.attempts))
         return self._ending is not None
-
-    def _attempt_of(self, job: RecordJob | RecoverJob | ActJob, bag: Any) -> Callable[..., None]:
-        """Runs one attempt of a queued task of the job's DAG."""
-        shares_memory = isinstance(job, RecordJob) and job.shares_memory
-        counts_lines = isinstance(job, RecordJob) and job.counts_lines
-
-        def load() -> Any:
-            return bag if shares_memory else self.sandbox.load_bag(job.dag.file, job.folder)
-
-        def attempt(task: QueuedTask, keeps_log: bool) -> None:
-            if not shares_memory:
-                self.sandbox.forget()
-            self.sandbox.attempt(task, load, keeps_log, counts_lines)
-
-        return attempt

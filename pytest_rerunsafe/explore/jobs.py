@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from ..model import Action, DagInfo, Outcome, RecoveryKind, RunKey, WorldState
@@ -45,6 +45,8 @@ class RecordJob:
     XComs are no outputs."""
     prepares: bool = True
     """Whether the project's conftest puts inputs in place."""
+    related: Mapping[str, str] = field(default_factory=dict)
+    """The DAG file of each other DAG that runs along, by DAG id."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

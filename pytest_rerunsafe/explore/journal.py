@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import FrameType
 
 from ..model import Attempt, Effect, FileChange, Location, Obstacle, RowChange, RunKey
 from .sources import Sources
+
+_OF_START = ("state", "xcom-delete")
+"""Kinds of effect that the start of an attempt has, whatever the task does."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -22,7 +26,13 @@ class OpenAttempt:
     map_index: int
     try_number: int
     started: datetime
+    operator: str
     may_retry: bool = False
+    is_opaque: bool = False
+    has_exited: bool = False
+    """Whether its process ended by itself, whatever its code made of that."""
+    has_effects: bool = False
+    """Whether the task has changed what Airflow knows, its own start aside."""
     failed_operations: list[str] = field(default_factory=list)
 
 
@@ -38,6 +48,9 @@ class Journal:
         self.effects: list[Effect] = []
         self.attempts: list[Attempt] = []
         self.obstacles: list[Obstacle] = []
+        self.notes: list[Obstacle] = []
+        """What keeps us from no verdict and yet was not seen."""
+        self._tells_people = False
         self.current: OpenAttempt | None = None
         self.is_parse = False
 
@@ -50,6 +63,8 @@ class Journal:
 
     def metadata_changed(self, kind: str, target: str) -> None:
         """Airflow's server has committed what a message of the task asked for."""
+        if self.current is not None and kind not in _OF_START:
+            self.current.has_effects = True
         rows = self._capture()
         if rows and self._keeps_effects:
             stack = self._sources.stack(sys._getframe(1))
@@ -101,8 +116,23 @@ class Journal:
 
     def blocked(self, obstacle: Obstacle) -> None:
         """Something keeps us from a verdict; each is kept once."""
-        if obstacle not in self.obstacles:
-            self.obstacles.append(obstacle)
+        if self.current is not None:
+            self.current.is_opaque = True
+            if not obstacle.what.startswith(f"{self.current.task_id} "):
+                whose = f"{self.current.task_id} ({self.current.operator})"
+                obstacle = replace(obstacle, what=f"{whose}: {obstacle.what}")
+        kept = self.notes if self._tells_people else self.obstacles
+        if obstacle not in kept:
+            kept.append(obstacle)
+
+    @contextmanager
+    def telling_people(self) -> Iterator[None]:
+        """Inside, what we do not see is a message to somebody, and keeps us from no verdict."""
+        self._tells_people = True
+        try:
+            yield
+        finally:
+            self._tells_people = False
 
     def where(self, frame: FrameType | None) -> Location | None:
         """The innermost of the project's frames."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import selectors
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..model import Obstacle
 from .channel import Channel, Closed
@@ -19,69 +19,122 @@ SILENCE_S = 60.0
 """Wall-clock time that a worker may say nothing. Attempts are bounded by processor time; this is for those that wait."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
+class _Batch:
+    """Jobs of one DAG file that are asked for together."""
+
+    file: str
+    jobs: Sequence[Job]
+    answers: dict[int, Answer] = field(default_factory=dict)
+    given: int = 0
+    """How many of the jobs a worker has been given."""
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.given < len(self.jobs)
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.answers) == len(self.jobs)
+
+
+@dataclass(slots=True, eq=False)
 class _Worker:
+    file: str
     pid: int
     channel: Channel
-    job: int | None = None
+    batch: _Batch | None = None
+    """What it works on."""
+    job: int = 0
     exit_code: int | None = None
 
 
 class Pool:
-    """Some workers for the jobs of one DAG file: what it does to a process, no other file's jobs see."""
+    """Workers for jobs, each for those of one DAG file only: what that does to a process, no other file's jobs see."""
 
     def __init__(self, zygote: Zygote, size: int) -> None:
         self._zygote = zygote
         self._size = size
         self._workers: list[_Worker] = []
+        self._killed: list[_Worker] = []
+        """Those that nobody has waited for yet."""
+        self._ahead: _Batch | None = None
+        self._selector = selectors.DefaultSelector()
 
-    def run(self, jobs: Sequence[Job]) -> list[Answer]:
-        """The answers, in the order of the jobs."""
-        answers: dict[int, Answer] = {}
-        waiting = iter(range(len(jobs)))
-        with selectors.DefaultSelector() as selector:
-            for worker in self._enough_workers(len(jobs)):
-                selector.register(worker.channel, selectors.EVENT_READ, worker)
-                self._give(worker, waiting, jobs)
-            while len(answers) < len(jobs):
-                self._gather(selector, answers, waiting, jobs)
-        return [answers[index] for index in range(len(jobs))]
+    def run(
+        self, file: str, jobs: Sequence[Job], following: tuple[str, Sequence[Job]] | None = None
+    ) -> list[Answer]:
+        """The answers, in the order of the jobs.
 
-    def _enough_workers(self, wanted: int) -> list[_Worker]:
-        while len(self._workers) < min(self._size, wanted):
-            self._workers.append(_Worker(*self._zygote.spawn()))
-        return self._workers[: min(self._size, wanted)]
+        Workers that would have nothing to do begin with the `following` jobs: those that are run next of another file.
+        """
+        batch = self._begun(file, jobs) or _Batch(file, jobs)
+        if following is None:
+            self._ahead = None
+        elif following[1] != jobs:
+            self._ahead = self._begun(*following) or _Batch(*following)
+        self._end_others(batch)
+        self._hand_out(batch)
+        while not batch.is_done:
+            self._gather()
+            self._hand_out(batch)
+        return [batch.answers[index] for index in range(len(jobs))]
 
-    def _give(self, worker: _Worker, waiting: Iterator[int], jobs: Sequence[Job]) -> None:
-        worker.job = next(waiting, None)
-        if worker.job is not None:
-            with suppress(Closed):  # it has died: that is heard next
-                worker.channel.send(jobs[worker.job])
+    def _begun(self, file: str, jobs: Sequence[Job]) -> _Batch | None:
+        """The batch that was begun ahead, if it is of these jobs."""
+        ahead = self._ahead
+        return ahead if ahead is not None and ahead.file == file and ahead.jobs == jobs else None
 
-    def _gather(
-        self,
-        selector: selectors.BaseSelector,
-        answers: dict[int, Answer],
-        waiting: Iterator[int],
-        jobs: Sequence[Job],
-    ) -> None:
-        ready = selector.select(SILENCE_S)
-        silent = (
-            [key.data for key in selector.get_map().values() if key.data.job is not None] if not ready else []
-        )
-        for worker in silent:
-            answers[worker.job] = Lost(_SILENT)
-            self._replace(worker, selector, waiting, jobs)
+    def _end_others(self, batch: _Batch) -> None:
+        """End the workers of files that are done with, and those at work that nobody waits for any more."""
+        wanted = [batch] if self._ahead is None else [batch, self._ahead]
+        files = {each.file for each in wanted}
+        self._reap_killed()
+        for worker in [*self._workers]:
+            if worker.file not in files or worker.batch not in (None, *wanted):
+                self._end(worker)
+
+    def _hand_out(self, batch: _Batch) -> None:
+        """Give what waits to workers that are free, as many at a time as there may be."""
+        for each in (batch, self._ahead):
+            while each is not None and each.is_waiting and len(self._busy()) < self._size:
+                self._give(self._free_worker(each.file), each)
+
+    def _busy(self) -> list[_Worker]:
+        return [worker for worker in self._workers if worker.batch is not None]
+
+    def _free_worker(self, file: str) -> _Worker:
+        for worker in self._workers:
+            if worker.file == file and worker.batch is None:
+                return worker
+        worker = _Worker(file, *self._zygote.spawn())
+        self._workers.append(worker)
+        self._selector.register(worker.channel, selectors.EVENT_READ, worker)
+        return worker
+
+    def _give(self, worker: _Worker, batch: _Batch) -> None:
+        worker.batch, worker.job = batch, batch.given
+        batch.given += 1
+        with suppress(Closed):  # it has died: that is heard next
+            worker.channel.send(batch.jobs[worker.job])
+
+    def _gather(self) -> None:
+        """Wait until some worker says something."""
+        ready = self._selector.select(SILENCE_S)
+        if not ready:
+            for worker in self._busy():
+                self._take(worker, Lost(_SILENT))
         for key, _ in ready:
-            worker = key.data
-            answer = self._hear(worker)
-            if answer is None:
-                continue
-            answers[worker.job] = answer
-            if isinstance(answer, Lost) or (isinstance(answer, Done) and answer.is_last):
-                self._replace(worker, selector, waiting, jobs)
-            else:
-                self._give(worker, waiting, jobs)
+            answer = self._hear(key.data)
+            if answer is not None:
+                self._take(key.data, answer)
+
+    def _take(self, worker: _Worker, answer: Answer) -> None:
+        if worker.batch is not None:
+            worker.batch.answers[worker.job] = answer
+            worker.batch = None
+        if isinstance(answer, Lost) or (isinstance(answer, Done) and answer.is_last):
+            self._end(worker)
 
     def _hear(self, worker: _Worker) -> Answer | None:
         """A worker's answer; None if it only says that it is alive."""
@@ -99,24 +152,12 @@ class Pool:
             self._kill(worker)  # it may live on without a connection; one that has died keeps its exit code
             return Lost(_death(self._reap(worker)))
 
-    def _replace(
-        self,
-        worker: _Worker,
-        selector: selectors.BaseSelector,
-        waiting: Iterator[int],
-        jobs: Sequence[Job],
-    ) -> None:
-        selector.unregister(worker.channel)
-        self._end(worker)
-        worker.pid, worker.channel = self._zygote.spawn()
-        worker.exit_code = None
-        selector.register(worker.channel, selectors.EVENT_READ, worker)
-        self._give(worker, waiting, jobs)
-
     def _end(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        self._selector.unregister(worker.channel)
         worker.channel.close()
         self._kill(worker)
-        self._reap(worker)
+        self._killed.append(worker)  # it takes a while to go: nobody needs to wait for that now
 
     def _kill(self, worker: _Worker) -> None:
         if worker.exit_code is None:
@@ -128,11 +169,17 @@ class Pool:
             worker.exit_code = self._zygote.wait(worker.pid)
         return worker.exit_code
 
+    def _reap_killed(self) -> None:
+        for worker in self._killed:
+            self._reap(worker)
+        self._killed.clear()
+
     def close(self) -> None:
         """End the workers."""
-        for worker in self._workers:
+        for worker in [*self._workers]:
             self._end(worker)
-        self._workers.clear()
+        self._reap_killed()
+        self._selector.close()
 
 
 _SILENT = Obstacle(

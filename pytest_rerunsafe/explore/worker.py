@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import traceback
 from contextlib import suppress
@@ -20,7 +19,6 @@ def serve(engine: Engine, channel: Channel) -> None:
     """Do jobs until the other side goes."""
     limit_resources()
     engine.sandbox.hide(channel.fileno())
-    gc.set_threshold(50_000, 20, 100)  # a run makes many objects and few cycles
     engine.sandbox.on_attempt = lambda: channel.send(Alive())
     engine.sandbox.on_bound = lambda obstacle: _give_up(engine, channel, obstacle)
     try:

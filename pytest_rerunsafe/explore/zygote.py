@@ -110,13 +110,16 @@ def _leave_pytest(channel: Channel) -> None:
 def _make_ready(rootdir: Path, prepare: Callable[[str, Any, Any], None]) -> Any:
     from ..airflow.boot import boot
 
+    gc.disable()  # imports make no garbage worth the tenth of their time that looking for it takes
     boot()
     from .engine import Engine
     from .worker import serve  # noqa: F401  (so that no worker imports it)
 
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # a run makes many objects and few cycles
+    gc.enable()  # now, for DAG code is undone to what is set when the engine is made
     engine = Engine(rootdir, prepare)
     engine.warm_up()
-    gc.collect()
     gc.freeze()  # a collection in a worker would copy every page that it looks at
     return engine
 

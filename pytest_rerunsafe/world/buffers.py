@@ -12,6 +12,7 @@ from typing import IO, Any
 from pyfakefs.fake_file import FakeFile
 
 from pytest_rerunsafe.world.files_ledger import Ledger
+from pytest_rerunsafe.world.files_reads import Aspect
 from pytest_rerunsafe.world.files_tree import content_of, fail, is_directory
 
 FIRST_DESCRIPTOR = 100_000
@@ -101,6 +102,7 @@ class Descriptors:
 
     def read(self, file: OpenFile, count: int, position: int | None = None) -> bytes:
         _check(file.can_read and not is_directory(file.inode), file)
+        self._ledger.saw(file.inode, Aspect.CONTENT)
         start = file.position if position is None else position
         content = content_of(file.inode)
         stop = len(content) if count < 0 else start + count
@@ -115,6 +117,7 @@ class Descriptors:
         _check(file.can_write, file)
         start = file.position if position is None else position
         if file.is_append:
+            self._ledger.saw(file.inode, Aspect.STATUS)
             start = file.inode.stat_result.st_size
         if data:
             self._ledger.write(file.inode, start, data)
@@ -129,6 +132,8 @@ class Descriptors:
             self._ledger.resize(file.inode, size)
 
     def seek(self, file: OpenFile, offset: int, whence: int) -> int:
+        if whence == os.SEEK_END:
+            self._ledger.saw(file.inode, Aspect.STATUS)
         starts = {os.SEEK_SET: 0, os.SEEK_CUR: file.position, os.SEEK_END: file.inode.stat_result.st_size}
         if whence not in starts or starts[whence] + offset < 0:
             fail(errno.EINVAL)

@@ -21,6 +21,7 @@ from typing import Any
 
 import time_machine
 
+from .alarm import Alarm
 from .process import replaced
 
 _SMALLEST_STEP = timedelta(microseconds=1)
@@ -37,6 +38,7 @@ class Clock:
     def __init__(self, at: datetime) -> None:
         _refuse_naive(at)
         self._undo = ExitStack()
+        self.alarm = Alarm(lambda: self.now.timestamp())
         self._lock = threading.Lock()
         # A number: with a datetime, time-machine also takes charge of TZ, which DAG code may unset.
         travel = time_machine.travel(int(at.timestamp()), tick=False)
@@ -54,6 +56,7 @@ class Clock:
         clock._fix_time_zone()
         clock._replace_functions()
         clock._replace_waits()
+        clock._undo.enter_context(clock.alarm.installed())
         return clock
 
     @property
@@ -68,9 +71,13 @@ class Clock:
 
     def advance(self, seconds: float) -> None:
         """Move the clock on; by a microsecond at least, so that whoever waits for less gets there."""
-        step = max(timedelta(seconds=seconds), _SMALLEST_STEP) if seconds else timedelta()
-        with self._lock:
-            self._traveller.shift(step)
+        left = max(timedelta(seconds=seconds), _SMALLEST_STEP) if seconds else timedelta()
+        while left:
+            step = self.alarm.stop_within(left)
+            with self._lock:
+                self._traveller.shift(step)
+            left -= step
+            self.alarm.ring()
 
     @contextmanager
     def ticking(self, is_ticking: bool = True) -> Iterator[None]:
@@ -84,8 +91,22 @@ class Clock:
             yield
         finally:
             self._is_ticking = before
+            if is_ticking:
+                self.alarm.clear()
             self._traveller.shift((ticks - self._ticks) * _SMALLEST_STEP)
             self._ticks = ticks
+
+    @contextmanager
+    def still(self) -> Iterator[datetime]:
+        """Inside, the time without the ticks so far, which is given: how often a task has looked shows to nobody else."""
+        is_ticking, ticks = self._is_ticking, self._ticks
+        self._is_ticking, self._ticks = False, 0
+        self._traveller.shift(-ticks * _SMALLEST_STEP)
+        try:
+            yield self.now
+        finally:
+            self._traveller.shift(ticks * _SMALLEST_STEP)
+            self._is_ticking, self._ticks = is_ticking, ticks
 
     def _make_reads_tick(self) -> None:
         # Whatever asks for the time gets it from one of these, the C functions too.

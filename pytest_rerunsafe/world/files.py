@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-from pytest_rerunsafe.model import Files
+from pytest_rerunsafe.model import Files, Node
 from pytest_rerunsafe.world.files_calls import Calls, OnFailure
 from pytest_rerunsafe.world.files_ledger import OnEffect
 from pytest_rerunsafe.world.files_patches import OnUnsupported, Patches
+from pytest_rerunsafe.world.files_reads import Reads, Seen, Times, View
 from pytest_rerunsafe.world.files_tree import mounts
 
 _TEMPORARY = "/tmp"
 _UMASK = 0o022
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """What some code has seen of the files, and what it has made of them."""
+
+    seen: Seen
+    nodes: dict[str, Node | None]
+    """What stands now where something has changed; None for what is as it was mounted."""
+    times: Times
 
 
 class FileStore:
@@ -77,3 +90,42 @@ class FileStore:
     def drop_open_files(self) -> None:
         """What a kill does: unflushed buffers are gone, closing those files later does nothing."""
         self._calls.descriptors.drop()
+
+    # --- what code sees, and what it does -----------------------------------------------------
+
+    @contextmanager
+    def watched(self) -> Iterator[Callable[[], Passage | None]]:
+        """Inside, what is seen is noted; gives a function for afterwards, which tells of it, None if not all was noted."""
+        ledger, tree = self._calls.ledger, self._calls.tree
+        files, times, umask = self.state, ledger.times, self._calls.filesystem.umask
+        tree.reads = reads = Reads()
+        if times is None or umask != _UMASK or self._calls.filesystem.cwd != self._home:
+            reads.lose()
+
+        def passage() -> Passage | None:
+            now, now_times = self.state, ledger.times
+            if not reads.is_whole or times is None or now_times is None:
+                return None
+            if self._calls.filesystem.umask != umask or self._calls.filesystem.cwd != self._home:
+                return None
+            seen = Seen(reads.aspects, View(files, times).values(reads.aspects))
+            changed = {path: now.get(path) for path in {*files, *now} if files.get(path) is not now.get(path)}
+            return Passage(seen, changed, {path: now_times[path] for path in changed if path in now_times})
+
+        try:
+            yield passage
+        finally:
+            tree.reads = None
+
+    def view(self) -> View | None:
+        """The files as they can be seen now; None if that is not all that can be."""
+        times = self._calls.ledger.times
+        is_usual = self._calls.filesystem.umask == _UMASK and self._calls.filesystem.cwd == self._home
+        return View(self.state, times) if is_usual and times is not None else None
+
+    def pass_again(self, passage: Passage) -> None:
+        """Make the changes that were made once where the same was seen."""
+        files = {**self.state, **passage.nodes}
+        self._calls.ledger.restore({path: node for path, node in files.items() if node is not None})
+        for path, times in passage.times.items():
+            self._calls.ledger.set_times(path, times)

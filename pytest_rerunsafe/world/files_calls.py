@@ -7,13 +7,16 @@ import os
 import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from pyfakefs.fake_file import FakeDirectory, FakeFile
 from pyfakefs.fake_filesystem import FakeFilesystem
 
 from pytest_rerunsafe.world.buffers import Descriptors, OpenFile
+from pytest_rerunsafe.world.files_entries import status_of
 from pytest_rerunsafe.world.files_ledger import Ledger
+from pytest_rerunsafe.world.files_reads import Aspect
 from pytest_rerunsafe.world.files_tree import USER, Place, Tree, fail, is_directory, is_link
 
 OnFailure = Callable[[str, str], None]
@@ -59,8 +62,8 @@ class Calls:
             fail(errno.EEXIST, path)
         else:
             self._check_open(inode, flags, path)
-        if flags & os.O_TRUNC and inode.stat_result.st_size and not is_directory(inode):
-            self.ledger.resize(inode, 0)
+        if flags & os.O_TRUNC and not is_directory(inode):
+            self.ledger.overwrite(inode)
         file = OpenFile(inode, flags)
         return self.descriptors.add(file)
 
@@ -79,6 +82,7 @@ class Calls:
         return FakeFile(name, stat.S_IFREG | permissions, contents="", filesystem=self.filesystem)
 
     def _open_unnamed(self, path: str, flags: int, mode: int) -> int:
+        self.lose_sight()
         self.filesystem.confirmdir(path)
         return self.descriptors.add(OpenFile(self._new_file("", mode), flags))
 
@@ -143,6 +147,7 @@ class Calls:
             fail(errno.ENOTDIR, path)
         if not place.name:
             fail(errno.EBUSY, path)
+        self.tree.saw(inode, Aspect.NAMES)
         if inode.entries:
             fail(errno.ENOTEMPTY, path)
         self._remove(place)
@@ -179,6 +184,8 @@ class Calls:
             fail(errno.EISDIR, target)
         elif source.endswith("/") or target.endswith("/"):
             fail(errno.ENOTDIR, target)
+        if new.inode is not None:
+            self.tree.saw(new.inode, Aspect.NAMES)
         if isinstance(new.inode, FakeDirectory) and new.inode.entries:
             fail(errno.ENOTEMPTY, target)
         for parent in (old.parent, new.parent):
@@ -201,6 +208,7 @@ class Calls:
         self.ledger.publish("symlink", place.path)
 
     def link(self, source: str, target: str, *, follow: bool) -> None:
+        self.lose_sight()
         old = self._existing(source, follow=follow)
         place = self._free(target)
         assert old.inode is not None
@@ -218,6 +226,42 @@ class Calls:
         self.ledger.publish("create", place.path)
 
     # --- attributes ---------------------------------------------------------------------------
+
+    def status(self, inode: FakeFile) -> os.stat_result:
+        self.tree.saw(inode, Aspect.STATUS)
+        return status_of(inode)
+
+    def lose_sight(self) -> None:
+        """Something is seen or done that is not noted."""
+        if self.tree.reads is not None:
+            self.tree.reads.lose()
+
+    def noted(self, function: Callable[..., Any], *, follow: bool) -> Callable[..., Any]:
+        """A function of pyfakefs that looks at a path for itself, and at anything there."""
+
+        def call(path: Any, *arguments: Any, **keywords: Any) -> Any:
+            follows = bool(keywords.get("follow_symlinks", arguments[0] if follow and arguments else follow))
+            with suppress(OSError, ValueError, TypeError):
+                inode = self.inode(path if isinstance(path, int) else os.fsdecode(path), follow=follows)
+                self.tree.saw(inode, Aspect.ALL)
+                if inode.xattr:
+                    self.lose_sight()
+            reads, self.tree.reads = self.tree.reads, None
+            try:
+                return function(path, *arguments, **keywords)
+            finally:
+                self.tree.reads = reads
+
+        return call
+
+    def unnoted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of pyfakefs that looks at who knows what."""
+
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            self.lose_sight()
+            return function(*arguments, **keywords)
+
+        return call
 
     def inode(self, path: str | int, *, follow: bool = True) -> FakeFile:
         """The inode behind a path or a descriptor."""
@@ -265,6 +309,7 @@ class Calls:
         result: Any = inode.stat_result
         if result.st_uid != USER:
             fail(errno.EPERM, str(inode.name))
+        self.lose_sight()
         result._st_atime_ns = accessed
         if result._st_mtime_ns != modified:
             result._st_mtime_ns = modified
@@ -283,4 +328,5 @@ class Calls:
             fail(errno.ENOTDIR, str(path))
         if not inode.has_permission(stat.S_IRUSR):
             fail(errno.EACCES, str(path))
+        self.tree.saw(inode, Aspect.NAMES)
         return sorted(inode.entries)

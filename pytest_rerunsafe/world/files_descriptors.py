@@ -13,7 +13,7 @@ from pyfakefs.fake_os import FakeOsModule
 
 from pytest_rerunsafe.world.buffers import FIRST_DESCRIPTOR, is_ours
 from pytest_rerunsafe.world.files_calls import Calls
-from pytest_rerunsafe.world.files_entries import status_of
+from pytest_rerunsafe.world.files_reads import Aspect
 from pytest_rerunsafe.world.files_tree import fail
 
 _STANDARD = range(3)
@@ -97,6 +97,7 @@ class DescriptorCalls(FakeOsModule):
     @_only_ours
     def posix_fallocate(self, fd: int, offset: int, count: int) -> None:
         file = self._calls.descriptors.get(fd)
+        self._calls.tree.saw(file.inode, Aspect.STATUS)
         if offset + count > file.inode.stat_result.st_size:
             self._calls.descriptors.resize(file, offset + count)
 
@@ -110,7 +111,7 @@ class DescriptorCalls(FakeOsModule):
 
     @_only_ours
     def fstat(self, fd: int) -> os.stat_result:
-        return status_of(self._calls.descriptors.get(fd).inode)
+        return self._calls.status(self._calls.descriptors.get(fd).inode)
 
     @_only_ours
     def isatty(self, fd: int) -> bool:

@@ -6,11 +6,14 @@ import os
 import time
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from types import MappingProxyType
+from typing import Any
 
 from pyfakefs.fake_file import FakeDirectory, FakeFile
 
 from pytest_rerunsafe.model import FileChange, Files, Node, NodeKind, Splice
+from pytest_rerunsafe.world.files_reads import Aspect, Times
 from pytest_rerunsafe.world.files_tree import (
     Tree,
     attach,
@@ -35,6 +38,7 @@ class Ledger:
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
+        self.saw = tree.saw
         self.on_effect: OnEffect | None = None
         self._held: dict[str, FakeFile] = {}
         self._gone: set[str] = set()
@@ -77,6 +81,7 @@ class Ledger:
 
     def write(self, inode: FakeFile, offset: int, data: bytes) -> None:
         """Put the data into a file and publish it as one effect, unless nothing changed."""
+        self._tree.saw(inode, Aspect.ALL)
         content = thawed_content(inode)
         size = len(content)
         if offset > size:
@@ -89,6 +94,7 @@ class Ledger:
 
     def resize(self, inode: FakeFile, size: int) -> None:
         """Cut or extend a file and publish it as one effect, unless it has that size."""
+        self._tree.saw(inode, Aspect.ALL)
         old = inode.stat_result.st_size
         if size == old:
             return
@@ -100,6 +106,17 @@ class Ledger:
         data = bytes(size - kept)
         change = Splice(offset=kept, removed=old - kept, data=data, mtime=time.time())
         self._spliced("truncate", inode, change)
+
+    def overwrite(self, inode: FakeFile) -> None:
+        """Cut a file that is to be written anew, as `resize` to nothing; its times are new in any case."""
+        paths = self.paths_of(inode)
+        if all(path in self._held for path in paths):
+            for path in paths:
+                self._stale[path] = self._snapshot = None
+                if self._tree.reads is not None:
+                    self._tree.reads.overwrite(path)
+            put_on(replace(node_of(inode), mtime=time.time()), inode)
+        self.resize(inode, 0)
 
     def _spliced(self, kind: str, inode: FakeFile, change: Splice) -> None:
         result = inode.stat_result
@@ -145,6 +162,8 @@ class Ledger:
     def _touch(self, path: str) -> None:
         self._touched.add(path)
         self._stale[path] = None
+        if self._tree.reads is not None:
+            self._tree.reads.see(path, Aspect.ALL)
 
     def _now(self, path: str) -> Node | None:
         """What the state says of a path."""
@@ -172,6 +191,22 @@ class Ledger:
             self._stale.clear()
             self._snapshot = MappingProxyType(dict(self._nodes))
         return self._snapshot
+
+    @property
+    def times(self) -> Times | None:
+        """The times of what differs from the mounted files; None if one file has several names."""
+        found: dict[str, tuple[int, int]] = {}
+        for path, inode in self._held.items():
+            result: Any = inode.stat_result
+            if result.st_nlink > 1 and not isinstance(inode, FakeDirectory):
+                return None
+            found[path] = (result._st_atime_ns, result._st_ctime_ns)
+        return found
+
+    def set_times(self, path: str, times: tuple[int, int]) -> None:
+        """Give what stands at the path the times that it had once."""
+        result: Any = self._held[path].stat_result
+        result._st_atime_ns, result._st_ctime_ns = times
 
     def restore(self, files: Files) -> None:
         """Make the tree equal to a state, touching only what differs from the present one."""

@@ -18,7 +18,8 @@ from pyfakefs.fake_os import FakeOsModule
 from pytest_rerunsafe.world.buffers import BLOCK_SIZE, is_ours
 from pytest_rerunsafe.world.files_calls import DEVICES
 from pytest_rerunsafe.world.files_descriptors import DescriptorCalls
-from pytest_rerunsafe.world.files_entries import Entry, Scan, status_of
+from pytest_rerunsafe.world.files_entries import Entry, Scan
+from pytest_rerunsafe.world.files_reads import Aspect
 from pytest_rerunsafe.world.files_tree import fail, is_directory, is_link
 
 _OF_PYTHON = ("makedirs", "removedirs", "renames", "walk", "_walk", "fwalk", "_fwalk", "fdopen")
@@ -155,7 +156,7 @@ class WorldOs(DescriptorCalls):
         inode = self._calls.inode(text, follow=follow_symlinks)
         if text.endswith("/") and not is_directory(inode):
             fail(errno.ENOTDIR, text)
-        return status_of(inode)
+        return self._calls.status(inode)
 
     def lstat(self, path: Any, *, dir_fd: int | None = None) -> os.stat_result:  # type: ignore[override]
         return self.stat(path, dir_fd=dir_fd, follow_symlinks=False)
@@ -203,6 +204,14 @@ class WorldOs(DescriptorCalls):
         if uid not in (-1, result.st_uid) or gid not in (-1, result.st_gid):
             fail(errno.EPERM, os.fsdecode(path) if not isinstance(path, int) else None)
 
+    def setxattr(self, *arguments: Any, **keywords: Any) -> None:
+        self._calls.lose_sight()
+        super().setxattr(*arguments, **keywords)
+
+    def removexattr(self, *arguments: Any, **keywords: Any) -> None:
+        self._calls.lose_sight()
+        super().removexattr(*arguments, **keywords)
+
     def statvfs(self, path: Any) -> os.statvfs_result:
         """A large and empty disk, the same on every machine."""
         blocks, names = 2**28, 2**24
@@ -236,6 +245,7 @@ class WorldOs(DescriptorCalls):
 
     def _entry(self, path: Any, directory: Any, name: str) -> Entry:
         full_path = f"{self._calls.tree.path_of(directory)}/{name}"
+        self._calls.tree.saw(directory.entries[name], Aspect.STATUS)
         if isinstance(path, int):
             return Entry(self.stat, name, name, directory.entries[name], full_path)
         shown = os.fsencode(name) if isinstance(path, bytes) else name

@@ -33,7 +33,7 @@ _OWN = tuple(
         "files",
         *(
             f"files_{part}"
-            for part in ("calls", "descriptors", "entries", "io", "ledger", "os", "patches", "tree")
+            for part in ("calls", "descriptors", "entries", "io", "ledger", "os", "patches", "reads", "tree")
         ),
     )
 )
@@ -106,6 +106,10 @@ class Patches:
         filesystem.umask = 0o022
         for name in ("exists", "isdir", "isfile", "islink"):
             setattr(filesystem, name, getattr(patcher.calls, name))
+        for name in ("get_object", "get_object_from_normpath", "resolve_path"):
+            setattr(filesystem, name, patcher.calls.unnoted(getattr(filesystem, name)))
+        for name, follow in (("resolve", True), ("stat", True), ("lresolve", False), ("readlink", False)):
+            setattr(filesystem, name, patcher.calls.noted(getattr(filesystem, name), follow=follow))
         filesystem.get_open_file = patcher.calls.descriptors.get  # type: ignore[method-assign,assignment]
 
     def _patch_kept(self, patcher: _ModulePatcher) -> None:

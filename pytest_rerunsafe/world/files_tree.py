@@ -16,6 +16,7 @@ from pyfakefs.fake_file import FakeDirectory, FakeFile
 from pyfakefs.fake_filesystem import FakeFilesystem
 
 from pytest_rerunsafe.model import Node, NodeKind
+from pytest_rerunsafe.world.files_reads import Aspect, Reads
 
 USER = 1000
 """The owner of the project and of all that a run makes, whoever runs pytest."""
@@ -230,6 +231,8 @@ class Tree:
         self._made: dict[str, int] = {}
         self._mounts: dict[str, bool] = {}
         self._is_mounted: dict[str, bool] = {}
+        self.reads: Reads | None = None
+        """Where what is seen of the files is noted, if anybody wants to know."""
 
     @property
     def root(self) -> FakeDirectory:
@@ -244,6 +247,7 @@ class Tree:
             fail(errno.ENOENT, path)
         names = _names(path if path.startswith("/") else f"{self.filesystem.cwd}/{path}")
         trail: list[FakeDirectory] = [self.root]
+        reads = self.reads
         links_left = _LINKS_AT_MOST
         while names:
             name = names.pop()
@@ -251,6 +255,8 @@ class Tree:
                 trail = trail[:-1] or trail
                 continue
             inode = trail[-1].entries.get(name)
+            if reads is not None:
+                reads.see(f"{self.path_of(trail[-1]).rstrip('/')}/{name}", Aspect.FORM)
             if inode is not None and is_link(inode) and (names or follow):
                 links_left -= 1
                 names += self._redirect(inode, trail, path, links_left)
@@ -288,6 +294,15 @@ class Tree:
             names.append(str(inode.name))
             inode = parent
         return "/" + "/".join(reversed(names))
+
+    def saw(self, inode: FakeFile, aspects: Aspect) -> None:
+        """Something of an inode is seen. What stands nowhere was taken away, which was noted."""
+        if self.reads is None:
+            return
+        if inode.stat_result.st_nlink > 1 and not is_directory(inode):
+            self.reads.lose()  # what is done to one name shows at another
+        if path := self.path_of(inode):
+            self.reads.see(path, aspects)
 
     def standing(self, path: str) -> FakeFile | None:
         """What stands at a path in which no link is followed, or nothing."""

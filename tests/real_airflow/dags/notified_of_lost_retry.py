@@ -1,0 +1,20 @@
+"""A lost worker's task that has a try left."""
+
+from __future__ import annotations
+
+from airflow.sdk import dag, task
+from crashes import ONE_DAY, RETRY, lost_here, note, notifier
+
+
+@dag(**ONE_DAY)
+def notified_of_lost_retry():
+    @task(**RETRY, on_retry_callback=notifier("retry"), on_failure_callback=notifier("failure"))
+    def load():
+        note("begun")
+        lost_here()
+        note("done")
+
+    load()
+
+
+notified_of_lost_retry()

@@ -1,0 +1,246 @@
+"""Each way to die and to recover that is tried on a real deployment, and what brings the two together there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from deployment import DagRun, Deployment
+
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """A DAG whose first try dies in a real deployment, and the commands that recover it there."""
+
+    dag_id: str
+    """The DAG file's name too."""
+    commands: tuple[str, ...] = ()
+    """Each given once all runs have ended, without `airflow`."""
+    runs: int = 1
+    first_wait: int | None = None
+    """How many runs have to end before the first command, if not all."""
+    file: str = ""
+    """What has to be there before the next command or the end, in a process that nobody waits for; empty if nothing."""
+    lines: int = 1
+    """How long it is then."""
+    predicted: str = ""
+    """What our engine calls it: crash point or task, kind and recovery; `{out}` is the folder of outputs."""
+    attempt: int = 0
+    """Which one, of several attempts with a crash point of that name."""
+
+    def __str__(self) -> str:
+        return self.dag_id
+
+
+def _backfill(dag_id: str, reprocessed: str) -> str:
+    return (
+        f"backfill create --dag-id {dag_id} --from-date 2024-01-01 --to-date 2024-01-02"
+        f" --reprocess-behavior {reprocessed}"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """What is there once all runs of a DAG have ended."""
+
+    runs: Sequence[DagRun]
+    files: Mapping[str, str]
+
+    def __str__(self) -> str:
+        lines = []
+        for run in self.runs:
+            tasks = (f"{task} {state} {run.tries[task]}" for task, state in run.task_states.items())
+            lines.append(f"{run.date} {run.state}: {', '.join(tasks)}")
+            lines += [
+                f"{run.date} xcom {name}: {value.decode()}" for name, value in sorted(run.xcoms.items())
+            ]
+        lines += [f"{name}: {', '.join(text.splitlines())}" for name, text in sorted(self.files.items())]
+        return _TIME.sub("<time>", "\n".join(lines))
+
+
+def happen(deployment: Deployment, scenarios: Sequence[Scenario], out: Path) -> dict[str, list[Ending]]:
+    """All scenarios at once; by DAG how things stood before each command, and at the end."""
+    seen: dict[str, list[Ending]] = {scenario.dag_id: [] for scenario in scenarios}
+
+    def have_ended() -> bool:
+        for scenario in scenarios:
+            _go_on(deployment, scenario, out, seen[scenario.dag_id])
+        return all(len(seen[scenario.dag_id]) > len(scenario.commands) for scenario in scenarios)
+
+    deployment.wait(have_ended, lambda: f"not ended: {_unfinished(deployment, scenarios, seen)}")
+    for scenario in scenarios:  # what was written after the end counts too
+        seen[scenario.dag_id][-1] = replace(seen[scenario.dag_id][-1], files=_files(out, scenario))
+    return seen
+
+
+def _files(out: Path, scenario: Scenario) -> dict[str, str]:
+    return {path.name: path.read_text() for path in sorted(out.glob(f"{scenario.dag_id}.*"))}
+
+
+def _go_on(deployment: Deployment, scenario: Scenario, out: Path, seen: list[Ending]) -> None:
+    """Give the next command if it is time for it."""
+    if len(seen) > len(scenario.commands):
+        return
+    runs = deployment.runs(scenario.dag_id)
+    wanted = scenario.first_wait if scenario.first_wait is not None and not seen else scenario.runs
+    if len(runs) < scenario.runs or sum(run.has_ended for run in runs) < wanted:
+        return
+    files = _files(out, scenario)
+    if scenario.file and files.get(scenario.file, "").count("\n") < scenario.lines:
+        return
+    seen.append(Ending(runs=runs, files=files))
+    if len(seen) <= len(scenario.commands):
+        deployment.airflow(*scenario.commands[len(seen) - 1].split())
+
+
+def _unfinished(
+    deployment: Deployment, scenarios: Sequence[Scenario], seen: Mapping[str, Sequence[Ending]]
+) -> list[tuple[str, list[DagRun]]]:
+    return [
+        (scenario.dag_id, deployment.runs(scenario.dag_id))
+        for scenario in scenarios
+        if len(seen[scenario.dag_id]) <= len(scenario.commands)
+    ]
+
+
+PREDICTED = (
+    # The process of the task dies, its supervisor lives: it reports nothing if there is a try left (`UP_FOR_RETRY` is among
+    # its `STATES_SENT_DIRECTLY`), and the scheduler finds the task running that its executor is done with.
+    Scenario(dag_id="retry", predicted="load@xcom:try_1#1:kill:retry"),
+    Scenario(dag_id="unflushed", predicted="load@write:{out}/unflushed.rows#1:kill:retry"),
+    Scenario(dag_id="sensor", predicted="wait@write:{out}/sensor.2024-01-01.wait#1:kill:retry", attempt=1),
+    Scenario(dag_id="branch_changes_mind", predicted="choose@skip:downstream#1:kill:retry"),
+    Scenario(
+        dag_id="mapped_retry", predicted="load@write:{out}/mapped_retry.2024-01-01.load[1]#1:kill:retry"
+    ),
+    # If there is none, the supervisor reports the failure.
+    Scenario(
+        dag_id="clear_downstream",
+        commands=("tasks clear clear_downstream -t load -d -y",),
+        predicted="load@write:{out}/clear_downstream.2024-01-01.load#1:kill:clear-downstream",
+    ),
+    Scenario(
+        dag_id="clear_task",
+        commands=("tasks clear clear_task -t load -y", "tasks clear clear_task -f -y"),
+        predicted="load@write:{out}/clear_task.2024-01-01.load#1:kill:clear-task",
+    ),
+    Scenario(
+        dag_id="clear_run",
+        commands=("tasks clear clear_run -y",),
+        predicted="load@write:{out}/clear_run.2024-01-01.load#1:kill:clear-run",
+    ),
+    Scenario(
+        dag_id="teardown_after_crash",
+        commands=("tasks clear teardown_after_crash -t use -y",),
+        predicted="use@write:{out}/teardown_after_crash.2024-01-01.use#1:kill:clear-task",
+    ),
+    Scenario(
+        dag_id="branch",
+        commands=("tasks clear branch -t left -d -y",),
+        predicted="left@write:{out}/branch.2024-01-01.left#1:kill:clear-downstream",
+    ),
+    Scenario(
+        dag_id="all_done",
+        commands=("tasks clear all_done -t load -y",),
+        predicted="load@write:{out}/all_done.2024-01-01.load#1:kill:clear-task",
+    ),
+    Scenario(
+        dag_id="xcom_of_the_dead",
+        commands=("tasks clear xcom_of_the_dead -t load -d -y",),
+        predicted="load@xcom:return_value#1:kill:clear-downstream",
+    ),
+    # The supervisor dies too: a lost worker. The scheduler misses its heartbeats and calls `handle_failure`.
+    Scenario(dag_id="lost_worker", predicted="load@xcom:try_1#1:kill:retry"),
+    Scenario(
+        dag_id="clear_lost",
+        commands=("tasks clear clear_lost -t load -d -y",),
+        predicted="load@write:{out}/clear_lost.2024-01-01.load#1:kill:clear-downstream",
+    ),
+    # Nothing dies.
+    Scenario(
+        dag_id="branch_left_aside",
+        commands=("tasks clear branch_left_aside -t right -y",),
+        predicted="right:-:clear-task",
+    ),
+    Scenario(
+        dag_id="cleared_alone",
+        commands=("tasks clear cleared_alone -t extract -y",),
+        predicted="extract:-:clear-task",
+    ),
+    Scenario(
+        dag_id="mapped_shrinks",
+        commands=("tasks clear mapped_shrinks -t parts -d -y",),
+        predicted="parts:-:clear-downstream",
+    ),
+)
+"""What our engine can be asked for."""
+
+NOT_YET = (
+    (
+        Scenario(dag_id="mapped_clear", commands=("tasks clear mapped_clear -t load -d -y",)),
+        "what stands beside the dead task runs to its end before anybody clears",
+    ),
+    (
+        Scenario(dag_id="clear_failed", commands=("tasks clear clear_failed -f -y",)),
+        "what stands beside the dead task runs to its end; a clear of what failed",
+    ),
+    (
+        Scenario(dag_id="clear_upstream", commands=("tasks clear clear_upstream -t load -u -y",)),
+        "a clear with upstream",
+    ),
+    (
+        Scenario(
+            dag_id="clear_one_day",
+            runs=2,
+            commands=("tasks clear clear_one_day -s 2024-01-02 -e 2024-01-02 -y",),
+        ),
+        "several runs; a clear of a range of dates",
+    ),
+    (
+        Scenario(
+            dag_id="clear_running",
+            first_wait=0,
+            file="clear_running.2024-01-01.load",
+            commands=("tasks clear clear_running -r -y",),
+        ),
+        "a clear of what runs",
+    ),
+    (
+        Scenario(
+            dag_id="depends_on_past",
+            runs=2,
+            first_wait=1,
+            commands=("tasks clear depends_on_past -f -y",),
+        ),
+        "several runs",
+    ),
+    (Scenario(dag_id="backfill", runs=2, commands=(_backfill("backfill", "completed"),)), "backfill"),
+    (
+        Scenario(dag_id="backfill_failed", runs=2, commands=(_backfill("backfill_failed", "failed"),)),
+        "backfill",
+    ),
+    (
+        Scenario(dag_id="triggers_run", commands=("tasks clear triggers_run -t trigger -y",)),
+        "runs of other DAGs",
+    ),
+    (Scenario(dag_id="dies_twice", commands=("tasks clear dies_twice -f -y",)), "a second death"),
+    (Scenario(dag_id="deferred"), "triggers"),
+    (Scenario(dag_id="sigterm"), "crashes by SIGTERM"),
+    (Scenario(dag_id="killed_after_success"), "crashes in callbacks"),
+    (Scenario(dag_id="killed_after_last_success"), "crashes in callbacks"),
+    (Scenario(dag_id="notified_of_death"), "callbacks after a death"),
+    (Scenario(dag_id="notified_of_retry", file="notified_of_retry.notified"), "callbacks after a death"),
+    (
+        Scenario(dag_id="notified_of_loss", file="notified_of_loss.notified", lines=2),
+        "callbacks after a death",
+    ),
+    (
+        Scenario(dag_id="notified_of_lost_retry", file="notified_of_lost_retry.notified", lines=2),
+        "callbacks after a death",
+    ),
+)
+"""What our engine cannot be asked for, and what it lacks for it."""

@@ -1,0 +1,121 @@
+"""Which worker does which job, and when; here jobs are functions, and any forked process can do them."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import pytest
+
+from pytest_rerunsafe.explore import pool as module
+from pytest_rerunsafe.explore.channel import Channel, Closed
+from pytest_rerunsafe.explore.messages import Done, Lost
+from pytest_rerunsafe.explore.pool import Pool
+from pytest_rerunsafe.explore.zygote import Zygote
+
+FOR_EVER_S = 3600.0
+
+
+class Forks:
+    """Does what the zygote does, without Airflow."""
+
+    def spawn(self) -> tuple[int, Channel]:
+        ours, theirs = Channel.pair()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            _serve(theirs)
+        theirs.close()
+        return pid, ours
+
+    def wait(self, pid: int) -> int:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def _serve(channel: Channel) -> NoReturn:
+    try:
+        while True:
+            function, *arguments = channel.receive()
+            channel.send(Done((os.getpid(), function(*arguments))))
+    except Closed:
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+@pytest.fixture
+def pool_of(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Pool]]:
+    monkeypatch.setattr(module, "SILENCE_S", 20.0)
+    made: list[Pool] = []
+
+    def make(size: int) -> Pool:
+        made.append(Pool(cast("Zygote", Forks()), size))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def results(answers: list[Any]) -> list[Any]:
+    return [answer.result[1] for answer in answers]
+
+
+def pids(answers: list[Any]) -> set[int]:
+    return {answer.result[0] for answer in answers}
+
+
+def jobs(*calls: Any) -> Any:
+    return list(calls)
+
+
+def touch(path: Path) -> None:
+    path.touch()
+
+
+def wait_for(path: Path) -> None:
+    while not path.exists():
+        os.sched_yield()
+
+
+def test_answers_come_in_the_order_of_the_jobs(pool_of: Any, tmp_path: Path) -> None:
+    pool = pool_of(2)
+    asked = jobs((wait_for, tmp_path / "third"), (abs, -2), (touch, tmp_path / "third"), (abs, -4))
+    assert results(pool.run("a", asked)) == [None, 2, None, 4]
+
+
+def test_who_has_nothing_to_do_begins_with_what_follows(pool_of: Any, tmp_path: Path) -> None:
+    pool = pool_of(2)
+    first, second = jobs((wait_for, tmp_path / "begun")), jobs((touch, tmp_path / "begun"), (abs, -2))
+    assert results(pool.run("a", first, ("b", second))) == [None]
+    (tmp_path / "begun").unlink()
+    assert results(pool.run("b", second)) == [None, 2]
+    assert not (tmp_path / "begun").exists(), "what was done ahead is not done again"
+
+
+def test_a_worker_is_for_one_file(pool_of: Any) -> None:
+    pool = pool_of(2)
+    first, second = jobs((abs, -1), (abs, -2)), jobs((abs, -3), (abs, -4))
+    ours = pids(pool.run("a", first, ("b", second)))
+    theirs = pids(pool.run("b", second, ("c", first)))
+    others = pids(pool.run("c", first))
+    assert len(ours | theirs | others) == len(ours) + len(theirs) + len(others)
+
+
+def test_what_was_to_follow_and_does_not_is_in_nobodys_way(pool_of: Any) -> None:
+    pool = pool_of(1)
+    pool.run("a", jobs((abs, -1)), ("b", jobs((time.sleep, FOR_EVER_S))))
+    assert results(pool.run("c", jobs((abs, -2)))) == [2]
+
+
+def test_the_death_of_a_worker_ahead_is_told_to_who_asks(pool_of: Any) -> None:
+    pool = pool_of(1)
+    deadly = jobs((os._exit, 7), (abs, -2))
+    assert results(pool.run("a", jobs((abs, -1)), ("b", deadly))) == [1]
+    lost, alive = pool.run("b", deadly)
+    assert isinstance(lost, Lost)
+    assert "exit code 7" in lost.obstacle.what
+    assert results([alive]) == [2]

@@ -1,0 +1,84 @@
+"""Time-outs and retry delays pass in virtual time."""
+
+from __future__ import annotations
+
+from dag_projects import Project
+
+from pytest_rerunsafe.model import Verdict
+
+
+def test_an_execution_timeout_ends_a_task_that_sleeps_and_its_retry_may_end_well(dags: Project) -> None:
+    verdicts = dags.check(
+        "timeout_retry",
+        """
+    import os, time
+    from datetime import datetime, timedelta
+    from airflow.sdk import dag, task
+
+    @dag(start_date=datetime(2024, 1, 1), schedule=None)
+    def timeout_retry():
+        @task(execution_timeout=timedelta(minutes=30), retries=3, retry_delay=timedelta(days=2),
+              retry_exponential_backoff=True, max_retry_delay=timedelta(days=3))
+        def slow(ti=None):
+            time.sleep({1: 3600, 2: 1801}.get(ti.try_number, 1799))
+            with open("/data/tries", "w") as file:
+                file.write("done")
+
+        slow()
+
+    timeout_retry()
+    """,
+        "world.mkdir('/data')",
+    )
+    assert verdicts["clean"].verdict is Verdict.SAFE
+    assert verdicts.worst is Verdict.SAFE
+
+
+def test_a_task_that_is_always_too_slow_fails_by_its_time_out(dags: Project) -> None:
+    verdicts = dags.check(
+        "timeout_always",
+        """
+    import time
+    from datetime import datetime, timedelta
+    from airflow.sdk import dag, task
+
+    @dag(start_date=datetime(2024, 1, 1), schedule=None)
+    def timeout_always():
+        @task(execution_timeout=timedelta(seconds=10))
+        def slow():
+            time.sleep(11)
+
+        slow()
+
+    timeout_always()
+    """,
+    )
+    assert verdicts["clean"].verdict is Verdict.ERROR
+    assert "AirflowTaskTimeout" in (verdicts["clean"].reason or "")
+
+
+def test_a_dag_run_that_takes_too_long_fails_and_what_has_not_run_is_skipped(dags: Project) -> None:
+    verdicts = dags.check(
+        "timeout_run",
+        """
+    import time
+    from datetime import datetime, timedelta
+    from airflow.sdk import dag, task
+
+    @dag(start_date=datetime(2024, 1, 1), schedule=None, dagrun_timeout=timedelta(hours=1))
+    def timeout_run():
+        @task
+        def slow():
+            time.sleep(3601)
+
+        @task
+        def after():
+            pass
+
+        slow() >> after()
+
+    timeout_run()
+    """,
+    )
+    assert verdicts["clean"].verdict is Verdict.ERROR
+    assert verdicts["clean"].reason == "the clean run ends failed: after skipped, slow success"
