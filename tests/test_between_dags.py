@@ -127,7 +127,9 @@ def test_the_run_that_a_sensor_waits_for_is_made(dags: Project) -> None:
     found = dags.check_among("s1", {"a": waiting(), "b": upstream()}, "d", DATA)
     assert found.worst is Verdict.SAFE, found.results
     unsafe = dags.check_among("s2", {"a": waiting("a"), "b": upstream()}, "d", DATA)
-    assert (unsafe.rules, outputs(unsafe.findings)) == ({"duplicate-output"}, {"file:/data/out"})
+    # Events that come all at once make one run of the consumer.
+    assert unsafe.rules == {"duplicate-output", "order-dependent"}
+    assert outputs(unsafe.findings) == {"file:/data/out"}
 
 
 def test_a_sensor_waits_for_the_run_of_its_own_date(dags: Project) -> None:
@@ -137,7 +139,7 @@ def test_a_sensor_waits_for_the_run_of_its_own_date(dags: Project) -> None:
     )
     options = {"execution_delta": "timedelta(days=1)", "external_task_id": "'make'"}
     found = dags.check_among("s3", {"a": waiting(**options), "b": checked}, "d", DATA)
-    assert found.worst is Verdict.SAFE, found.results
+    assert {found[check].verdict for check in found.results if check != "backfill"} == {Verdict.SAFE}, found
 
 
 def test_a_sensor_that_waits_for_what_never_comes(dags: Project) -> None:
@@ -194,7 +196,9 @@ def test_what_an_asset_sets_off_counts(dags: Project) -> None:
     safe = dags.check_among("a1", {"a": producer(), "b": consumer()}, "producer", DATA)
     assert safe.worst is Verdict.SAFE, safe.results
     unsafe = dags.check_among("a2", {"a": producer(), "b": consumer("a")}, "producer", DATA)
-    assert (unsafe.rules, outputs(unsafe.findings)) == ({"duplicate-output"}, {"file:/data/out"})
+    # Events that come all at once make one run of the consumer.
+    assert unsafe.rules == {"duplicate-output", "order-dependent"}
+    assert outputs(unsafe.findings) == {"file:/data/out"}
     assert {finding.task_id for finding in unsafe["rerun"].findings} == {"consumer.use"}
 
 
@@ -204,7 +208,7 @@ def test_an_alias_is_resolved_when_the_task_runs(dags: Project) -> None:
     )
     told = consumer("a", body="[e.extra for e in asked]")
     found = dags.check_among("a3", {"a": emits, "b": told}, "producer", DATA)
-    assert found.rules == {"duplicate-output"}
+    assert found.rules == {"duplicate-output", "order-dependent"}
     assert "{'rows': 3}" in str(found["rerun"].findings[0].differences[0].rerun)
 
 
