@@ -83,6 +83,17 @@ class RecoverJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Death:
+    """A worker's, before anybody did anything."""
+
+    run: RunKey
+    task_id: str
+    map_index: int
+    due: tuple[datetime, ...] = ()
+    """The logical dates of runs that the scheduler makes meanwhile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ActJob:
     """Do what a person would to DagRuns, and run to the end; the result is an `Acted`."""
 
@@ -93,6 +104,8 @@ class ActJob:
     action: Action
     later_s: float
     """How long after the last change it is done."""
+    death: Death | None = None
+    """In that world; by the time that somebody does something, whatever could go on without the dead task has ended."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
