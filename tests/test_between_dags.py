@@ -99,6 +99,23 @@ def test_the_triggered_run_gets_what_it_is_given(dags: Project) -> None:
     assert found.worst is Verdict.SAFE, found.results
 
 
+@pytest.mark.parametrize("deferrable", ["False", "True"])
+def test_a_task_that_waits_for_the_run_that_it_triggers(dags: Project, deferrable: str) -> None:
+    wait = {"trigger_run_id": FIXED, "reset_dag_run": "True", "wait_for_completion": "True"}
+    parent = trigger(**wait, deferrable=deferrable) + "\n"
+    using = parent.replace(
+        "    TriggerDagRunOperator(",
+        "    @task\n    def use():\n        publish('/data/out', open('/data/child').read())\n    use() << TriggerDagRunOperator(",
+    )
+    name = f"w{deferrable}"
+    found = dags.check_among(name, {"a": using, "b": child()}, "parent", DATA)
+    assert found.worst is Verdict.SAFE, found.results
+    failing = child().replace("conf = ", "raise ValueError; conf = ")
+    failed = dags.check_among(f"{name}f", {"a": using, "b": failing}, "parent", DATA)
+    assert failed["clean"].verdict is Verdict.ERROR
+    assert "failed with failed state" in str(failed["clean"].reason)
+
+
 def test_a_dag_that_is_nowhere(dags: Project) -> None:
     found = dags.check_among("t7", {"a": trigger()}, "parent", DATA)
     assert found["clean"].verdict is Verdict.UNVERIFIABLE

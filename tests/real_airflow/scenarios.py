@@ -245,8 +245,8 @@ PREDICTED = (
     ),
     Scenario(
         dag_id="triggers_run",
-        commands=("tasks clear triggers_run -t trigger -y",),
-        predicted="trigger:-:clear-task",
+        commands=("tasks clear triggers_run -t trigger -d -y",),
+        predicted="trigger:-:clear-downstream",
     ),
 )
 """What our engine can be asked for."""
