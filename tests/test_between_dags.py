@@ -101,19 +101,30 @@ def test_the_triggered_run_gets_what_it_is_given(dags: Project) -> None:
 
 @pytest.mark.parametrize("deferrable", ["False", "True"])
 def test_a_task_that_waits_for_the_run_that_it_triggers(dags: Project, deferrable: str) -> None:
-    wait = {"trigger_run_id": FIXED, "reset_dag_run": "True", "wait_for_completion": "True"}
-    parent = trigger(**wait, deferrable=deferrable) + "\n"
-    using = parent.replace(
-        "    TriggerDagRunOperator(",
-        "    @task\n    def use():\n        publish('/data/out', open('/data/child').read())\n    use() << TriggerDagRunOperator(",
+    options = f"trigger_run_id={FIXED}, reset_dag_run=True, wait_for_completion=True, deferrable={deferrable}"
+    parent = a_dag(
+        "parent",
+        f"""
+        @task
+        def use():
+            publish("/data/out", open("/data/child").read())
+        TriggerDagRunOperator(task_id="start", trigger_dag_id="child", {options}) >> use()
+        """,
     )
-    name = f"w{deferrable}"
-    found = dags.check_among(name, {"a": using, "b": child()}, "parent", DATA)
+    found = dags.check_among(f"w{deferrable}", {"a": parent, "b": child()}, "parent", DATA)
     assert found.worst is Verdict.SAFE, found.results
     failing = child().replace("conf = ", "raise ValueError; conf = ")
-    failed = dags.check_among(f"{name}f", {"a": using, "b": failing}, "parent", DATA)
+    failed = dags.check_among(f"f{deferrable}", {"a": parent, "b": failing}, "parent", DATA)
     assert failed["clean"].verdict is Verdict.ERROR
     assert "failed with failed state" in str(failed["clean"].reason)
+
+
+def test_a_trigger_leads_to_the_dag_that_it_names(dags: Project) -> None:
+    (named,) = dags.load("l1", trigger()).dags
+    assert named.leads_to == {"dag:child"}
+    mapped = "TriggerDagRunOperator.partial(task_id='start').expand(trigger_dag_id=['child', 'other'])"
+    (anyone,) = dags.load("l2", a_dag("parent", mapped)).dags
+    assert "dag:*" in anyone.leads_to
 
 
 def test_a_dag_that_is_nowhere(dags: Project) -> None:

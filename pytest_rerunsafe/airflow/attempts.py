@@ -143,7 +143,7 @@ def defer_what_waits_for_a_run() -> None:
         triggered.deferrable = triggered.wait_for_completion
         return handle(triggered, *given)
 
-    task_runner._handle_trigger_dag_run = handle_deferred
+    task_runner._handle_trigger_dag_run = handle_deferred  # type: ignore[assignment]
 
 
 class NotLoaded(Exception):
