@@ -14,8 +14,8 @@ from unittest.mock import Mock
 import pytest
 
 from pytest_rerunsafe.compare.rules import RULES
-from pytest_rerunsafe.hookspecs import pytest_rerun_safety_prepare
 from pytest_rerunsafe.fixtures import RerunSafety, Run
+from pytest_rerunsafe.hookspecs import pytest_rerun_safety_prepare
 from pytest_rerunsafe.model import Profile, RecoveryKind, Rule, Verdict
 from pytest_rerunsafe.options import OPTIONS
 from pytest_rerunsafe.plugin import REPORT_FORMATS

@@ -9,8 +9,6 @@ from typing import Any
 
 from airflow.sdk.bases import sensor
 
-from ..world.process import replaced
-
 
 class _Time:
     """Stands in for the module `time` in Airflow's loop around `poke`, which uses two functions of it."""
@@ -34,5 +32,8 @@ def poking(sleep: Callable[[float], None], first_poke: float | None) -> Iterator
 
     With `first_poke`, by the monotonic clock, it goes on with a wait that began then: its timeout counts from there.
     """
-    with replaced(sensor, "time", _Time(sleep, first_poke)):
+    setattr(sensor, "time", _Time(sleep, first_poke))  # noqa: B010  (no name that it exports)
+    try:
         yield
+    finally:
+        setattr(sensor, "time", time)  # noqa: B010

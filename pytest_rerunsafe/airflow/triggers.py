@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,6 @@ import msgspec
 from airflow.jobs.triggerer_job_runner import TriggerRunner, TriggerRunnerSupervisor
 from airflow.sdk.execution_time.comms import _RequestFrame
 
-from ..world.process import replaced
 from .answers import Answers
 from .attempts import TaskLog, supervised_by
 from .runs import now
@@ -148,8 +148,19 @@ class Triggerer:
 
     def run(self, trigger_ids: Collection[int], until: datetime) -> None:
         """Run these triggers, and end others, until one fires or fails or it is `until`."""
-        with supervised_by(self._comms), replaced(anyio.to_thread, "run_sync", _in_line):  # type: ignore[arg-type]
+        with self._in_process():
             self._loop.run_until_complete(self._run(set(trigger_ids), until))
+
+    @contextmanager
+    def _in_process(self) -> Iterator[None]:
+        """Inside, messages go to the supervisor, and `anyio` starts no threads either."""
+        run_sync = anyio.to_thread.run_sync
+        anyio.to_thread.run_sync = _in_line  # type: ignore[assignment]
+        try:
+            with supervised_by(self._comms):  # type: ignore[arg-type]
+                yield
+        finally:
+            anyio.to_thread.run_sync = run_sync
 
     async def _run(self, trigger_ids: set[int], until: datetime) -> None:
         runner = self._runner
@@ -181,7 +192,7 @@ class Triggerer:
 
     def close(self) -> None:
         """End all triggers as at the end of the triggerer."""
-        with supervised_by(self._comms), replaced(anyio.to_thread, "run_sync", _in_line):  # type: ignore[arg-type]
+        with self._in_process():
             self._loop.run_until_complete(self._end())
         self._loop.close()
 

@@ -87,11 +87,18 @@ class Case:
     state: CrashState | None
     outcome: Outcome
     differences: tuple[Difference, ...]
+    failing: tuple[str, ...] = ()
+    """Tasks that end failed and did not in the clean run: Airflow calls a run a success whose last tasks are."""
+
+    @property
+    def rerun_state(self) -> str:
+        """The state of the run; that of a run with failing tasks is no success."""
+        return "failed" if self.failing and self.outcome.run_state == "success" else self.outcome.run_state
 
     @property
     def is_bad(self) -> bool:
         """Whether the rerun did not end as a clean run."""
-        return bool(self.differences) or self.outcome.run_state != "success"
+        return bool(self.differences) or self.rerun_state != "success"
 
 
 class Judge:
@@ -117,6 +124,7 @@ class Judge:
         self._replay_of = replay_of
         self._is_of_intervals = is_of_intervals
         self._clean = counting.select(recording.outcome.outputs)
+        self._failing_anyway = _failing(recording.outcome)
 
     def case(self, scenario: Scenario, state: CrashState | None, outcome: Outcome) -> Case:
         """How a rerun differs from the clean run."""
@@ -125,7 +133,8 @@ class Judge:
         if self._is_of_intervals:
             # Intervals that add their records to one file leave them in the order in which they ran.
             differences = tuple(d for d in differences if not self._is_reordered(d.output, rerun))
-        return Case(scenario=scenario, state=state, outcome=outcome, differences=differences)
+        failing = tuple(sorted(_failing(outcome) - self._failing_anyway))
+        return Case(scenario=scenario, state=state, outcome=outcome, differences=differences, failing=failing)
 
     def _is_reordered(self, name: str, rerun: Outputs) -> bool:
         """Whether an output has the same records as in the clean run, in another order."""
@@ -188,7 +197,7 @@ class Judge:
             rerun=self._masked(self._counting.select(case.outcome.outputs)),
             crash=self._masked(self._left(case.state)),
             differences=case.differences,
-            rerun_state=case.outcome.run_state,
+            rerun_state=case.rerun_state,
             written_after=self._written_before(case.state),
             swallowed_errors=self._swallowed_errors(attempts),
             stale_xcom_reads=self._reads_xcoms_otherwise(attempts),
@@ -287,19 +296,27 @@ def outputs_of_effect(effect: Effect) -> tuple[str, ...]:
     return tuple(f"file:{path}" for path, _ in effect.files)
 
 
+def _failing(outcome: Outcome) -> frozenset[str]:
+    """The task instances that end failed."""
+    failed = ("failed", "upstream_failed")
+    return frozenset(name for name, state in outcome.task_states.items() if state in failed)
+
+
 def _failed(case: Case) -> Attempt | None:
     """The attempt whose exception keeps a rerun from its end; None if it came to its end."""
-    if case.outcome.run_state == "success":
+    if case.rerun_state == "success":
         return None
     return next((a for a in reversed(case.outcome.attempts) if a.error and a.state == "failed"), None)
 
 
 def _summary(case: Case) -> str:
-    if case.outcome.run_state == "success":
+    if case.rerun_state == "success":
         return summarise(case.differences)
     if (failed := _failed(case)) is not None:
         name = task_name(failed, case.scenario.dag_id)
         return f"{name} fails when it is rerun: {failed.error.splitlines()[-1]}"
+    if case.outcome.run_state == "success":
+        return f"{case.failing[0]} ends failed, and the run is a success all the same"
     return f"the run ends {case.outcome.run_state}"
 
 
