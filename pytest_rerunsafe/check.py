@@ -10,12 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from .clean import load_error
-from .explore.jobs import Acted, ActJob, Death, FindJob, Job, LoadJob, RecordJob
+from .explore.jobs import ActJob, FindJob, Job, LoadJob, RecordJob
 from .explore.messages import Answer, Done
 from .explore.pool import Pool
 from .explore.related import related
 from .explore.zygote import Zygote, ZygoteError
-from .model import Action, CheckResult, DagInfo, LoadedFile, Outcome, Recording, RunKey, WorldState
+from .model import (
+    Acted,
+    Action,
+    CheckResult,
+    DagInfo,
+    Death,
+    LoadedFile,
+    Outcome,
+    Recording,
+    RunKey,
+    WorldState,
+)
 from .settings import Settings
 from .study import START_S, Study, near, reason_of
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from .model import (
+    Acted,
     Action,
     Backfill,
     CheckResult,
@@ -27,7 +28,6 @@ from .model import (
 from .settings import SettingsError, read_settings, sources
 
 if TYPE_CHECKING:
-    from .explore.jobs import Acted
     from .items import Bench
 
 CLEARED_S = 600.0

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from .model import Action, CheckResult, DagInfo, LoadedFile, Recording, RunKey, Verdict, WorldState
+from .model import Acted, Action, CheckResult, DagInfo, LoadedFile, Recording, RunKey, Verdict, WorldState
 from .settings import Settings
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from .check import Checker
-    from .explore.jobs import Acted
 
 MARKER = "rerun_safety"
 TRANSPORT = "rerun_safety"

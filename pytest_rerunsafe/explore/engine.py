@@ -12,8 +12,10 @@ from typing import Any
 
 from ..airflow import loading, rerunning, runs, warm_up_dag
 from ..model import (
+    Acted,
     Backfill,
     Clear,
+    Death,
     Intervals,
     LoadedFile,
     Obstacle,
@@ -24,7 +26,7 @@ from ..model import (
     WorldState,
 )
 from .drive import Driver, Processes, TaskInstanceKey
-from .jobs import Acted, ActJob, Death, FindJob, LoadJob, RecordJob, RecoverJob, Start
+from .jobs import ActJob, FindJob, LoadJob, RecordJob, RecoverJob, Start
 from .recoveries import clear_of
 from .sandbox import EPOCH, Prepare, Sandbox, Snapshot
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ..model import Action, DagInfo, Outcome, RecoveryKind, RunKey, WorldState
+from ..model import Action, DagInfo, Death, RecoveryKind, RunKey, WorldState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,17 +83,6 @@ class RecoverJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Death:
-    """A worker's, before anybody did anything."""
-
-    run: RunKey
-    task_id: str
-    map_index: int
-    due: tuple[datetime, ...] = ()
-    """The logical dates of runs that the scheduler makes meanwhile."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ActJob:
     """Do what a person would to DagRuns, and run to the end; the result is an `Acted`."""
 
@@ -106,16 +95,6 @@ class ActJob:
     """How long after the last change it is done."""
     death: Death | None = None
     """In that world; by the time that somebody does something, whatever could go on without the dead task has ended."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acted:
-    """What came of it."""
-
-    touched: tuple[str, ...]
-    """The task instances that were cleared or marked: `task_id`, `task_id[map_index]`, behind `run_id/` if of another run."""
-    world: WorldState
-    outcome: Outcome
 
 
 Job = FindJob | LoadJob | RecordJob | RecoverJob | ActJob

@@ -9,13 +9,13 @@ from deployment import DagRun
 from scenarios import Ending, Scenario
 
 from pytest_rerunsafe.check import Checker
-from pytest_rerunsafe.explore.jobs import Death
 from pytest_rerunsafe.explore.points import explore
 from pytest_rerunsafe.model import (
     Action,
     Attempt,
     CrashState,
     DagInfo,
+    Death,
     Outcome,
     Profile,
     Recording,
