@@ -15,7 +15,18 @@ from .explore.messages import Answer, Done
 from .explore.pool import Pool
 from .explore.related import related
 from .explore.zygote import Zygote, ZygoteError
-from .model import Action, CheckResult, DagInfo, LoadedFile, Outcome, RunKey, WorldState
+from .model import (
+    Acted,
+    Action,
+    CheckResult,
+    DagInfo,
+    Death,
+    LoadedFile,
+    Outcome,
+    Recording,
+    RunKey,
+    WorldState,
+)
 from .settings import Settings
 from .study import START_S, Study, near, reason_of
 
@@ -94,8 +105,18 @@ class Checker:
         except LookupError as error:
             raise CheckerError(f"--rerun-safety-replay: {error.args[0]}") from None
 
-    def begin(self, dag: DagInfo, intervals: int) -> tuple[RunKey, WorldState, Outcome]:
-        """A DagRun that has come to its end, with the world that it leaves. Raises `CheckerError`."""
+    def outcome(self, dag: DagInfo, scenario_id: str) -> Outcome:
+        """How one scenario ends. Raises `CheckerError`, also for an id that names none."""
+        try:
+            ended = self._study(dag).outcome(scenario_id)
+        except LookupError as error:
+            raise CheckerError(error.args[0]) from None
+        if not isinstance(ended, Outcome):
+            raise CheckerError(reason_of(ended))
+        return ended
+
+    def begin(self, dag: DagInfo, intervals: int) -> Recording:
+        """A DagRun that has come to its end, of several intervals the first. Raises `CheckerError`."""
         chosen = self._settings.for_dag(dag.dag_id).logical_date
         job = RecordJob(
             dag=dag,
@@ -104,23 +125,39 @@ class Checker:
             delay_s=START_S,
             seed="reference",
             intervals=intervals,
+            related=self._related(dag),
         )
         (answer,) = self._run(dag.file, [job])
         if not isinstance(answer, Done):
             raise CheckerError(reason_of(answer))
-        return answer.result.run, answer.result.final, answer.result.outcome
+        recording: Recording = answer.result
+        return recording
 
     def act(
-        self, dag: DagInfo, run: RunKey, world: WorldState, action: Action, later_s: float
-    ) -> tuple[tuple[str, ...], WorldState, Outcome]:
-        """What comes of what a person does to a DagRun: what was touched, the world, how it ends. Raises `CheckerError`."""
+        self,
+        dag: DagInfo,
+        run: RunKey,
+        world: WorldState,
+        action: Action,
+        later_s: float,
+        *,
+        death: Death | None = None,
+    ) -> Acted:
+        """What comes of what a person does to a DagRun, if need be after a death in that world. Raises `CheckerError`."""
         job = ActJob(
-            dag=dag, run=run, folder=self._folder(dag.file), world=world, action=action, later_s=later_s
+            dag=dag,
+            run=run,
+            folder=self._folder(dag.file),
+            world=world,
+            action=action,
+            later_s=later_s,
+            death=death,
         )
         (answer,) = self._run(dag.file, [job])
         if not isinstance(answer, Done):
             raise CheckerError(reason_of(answer))
-        return answer.result.touched, answer.result.world, answer.result.outcome
+        acted: Acted = answer.result
+        return acted
 
     def close(self) -> None:
         """End all processes."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 
 from .model import (
+    Acted,
     Action,
     Backfill,
     CheckResult,
@@ -86,9 +87,10 @@ class RerunSafety:
 
         info = self._dag(dag)
         try:
-            return Run(self._bench, info, *self._bench.begin(info, intervals))
+            begun = self._bench.begin(info, intervals)
         except CheckerError as error:
             raise RerunSafetyError(str(error)) from None
+        return Run(self._bench, info, begun.run, begun.final, begun.outcome)
 
     def _dag(self, dag_id: str) -> DagInfo:
         known = {dag.dag_id: dag for file in self._files for dag in self._bench.load(file).dags}
@@ -100,9 +102,7 @@ class RerunSafety:
 class _Actor(Protocol):
     """Who does what a run is asked for."""
 
-    def act(
-        self, dag: DagInfo, run: RunKey, world: WorldState, action: Action, later_s: float
-    ) -> tuple[tuple[str, ...], WorldState, Outcome]: ...
+    def act(self, dag: DagInfo, run: RunKey, world: WorldState, action: Action, later_s: float) -> Acted: ...
 
 
 class Run:
@@ -205,12 +205,11 @@ class Run:
         from .check import CheckerError
 
         try:
-            touched, self._world, self._outcome = self._actor.act(
-                self._dag, self._key, self._world, action, CLEARED_S
-            )
+            acted = self._actor.act(self._dag, self._key, self._world, action, CLEARED_S)
         except CheckerError as error:
             raise RerunSafetyError(str(error)) from None
-        return touched
+        self._world, self._outcome = acted.world, acted.outcome
+        return acted.touched
 
 
 @pytest.fixture(scope="session")

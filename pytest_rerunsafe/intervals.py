@@ -37,8 +37,7 @@ def _stop(recording: Recording) -> Stop | None:
         return Verdict.SKIPPED, "the DAG has one interval only"
     if recording.outcome.run_state == "success":
         return None
-    own = {attempt.run for attempt in recording.outcome.attempts if attempt.run[0] == recording.run[0]}
-    begun = len(own)
+    begun = len({attempt.run for attempt in recording.outcome.attempts if attempt.run[0] == recording.run[0]})
     date = f"{dates[max(begun, 1) - 1]:%Y-%m-%d %H:%M}"
     return Verdict.UNVERIFIABLE, f"the interval of {date} does not succeed: {failure(recording)}"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from .model import Action, CheckResult, DagInfo, LoadedFile, Outcome, RunKey, Verdict, WorldState
+from .model import Acted, Action, CheckResult, DagInfo, LoadedFile, Recording, RunKey, Verdict, WorldState
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -77,14 +77,12 @@ class Bench:
         expected, following = self._expected.get(key, ()), self._following.get(key)
         return self._checker_for(dag.file).run(dag, check, expected, following)
 
-    def begin(self, dag: DagInfo, intervals: int) -> tuple[RunKey, WorldState, Outcome]:
+    def begin(self, dag: DagInfo, intervals: int) -> Recording:
         """A DagRun that has come to its end, to do things to. Raises CheckerError."""
         return self._checker_for(dag.file).begin(dag, intervals)
 
-    def act(
-        self, dag: DagInfo, run: RunKey, world: WorldState, action: Action, later_s: float
-    ) -> tuple[tuple[str, ...], WorldState, Outcome]:
-        """What comes of what a person does to a DagRun: what was touched, the world, how it ends. Raises CheckerError."""
+    def act(self, dag: DagInfo, run: RunKey, world: WorldState, action: Action, later_s: float) -> Acted:
+        """What comes of what a person does to a DagRun. Raises CheckerError."""
         return self._checker_for(dag.file).act(dag, run, world, action, later_s)
 
     def source_line(self, file: str, line: int) -> str | None:

@@ -305,6 +305,27 @@ Action: TypeAlias = "Clear | Mark | Backfill"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Death:
+    """A worker's, before anybody did anything."""
+
+    run: RunKey
+    task_id: str
+    map_index: int
+    due: tuple[datetime, ...] = ()
+    """The logical dates of runs that the scheduler makes meanwhile."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acted:
+    """What came of it, and of what went on by itself then."""
+
+    touched: tuple[str, ...]
+    """The task instances that were cleared or marked: `task_id`, `task_id[map_index]`, behind `run_id/` if of another run."""
+    world: WorldState
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CrashPoint:
     """The instant after one effect of an attempt and before its next."""
 

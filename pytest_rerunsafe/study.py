@@ -400,12 +400,7 @@ class Study:
 
     def replay(self, wanted: str) -> str:
         """One scenario run again, told in full. Raises LookupError if there is none of that id."""
-        if self._clean.stops:
-            raise LookupError(self._clean.stops)
-        trials = {scenario_id(plan.trials[0].scenario): plan for plan in self._all_trials()}
-        if wanted not in trials:
-            raise LookupError(f"no scenario {wanted!r}{near(wanted, trials)}")
-        plan = trials[wanted]
+        plan = self._plan_of(wanted)
         (trial,) = plan.trials
         ((outcome,),) = self._try([plan], keeps_log=True)
         if not isinstance(outcome, Outcome):
@@ -414,6 +409,20 @@ class Study:
         if not isinstance(judge, Judge):
             raise LookupError(judge[1])
         return self._told(judge, judge.case(trial.scenario, trial.state, outcome))
+
+    def outcome(self, wanted: str) -> Ended:
+        """How one scenario ends. Raises LookupError if there is none of that id."""
+        ((outcome,),) = self._try([self._plan_of(wanted)])
+        return outcome
+
+    def _plan_of(self, wanted: str) -> Plan:
+        """One trial, by its scenario's id. Raises LookupError."""
+        if self._clean.stops:
+            raise LookupError(self._clean.stops)
+        known = {scenario_id(plan.trials[0].scenario): plan for plan in self._all_trials()}
+        if wanted not in known:
+            raise LookupError(f"no scenario {wanted!r}{near(wanted, known)}")
+        return known[wanted]
 
     def _all_trials(self) -> Iterator[Plan]:
         """The trials of the most thorough profile, one by one: whatever profile an id comes from, it is among them."""

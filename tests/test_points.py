@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timezone
 
 from hypothesis import given
@@ -76,6 +77,31 @@ def test_effects_of_the_scheduler_and_of_other_attempts_are_no_points() -> None:
     other = Effect(kind="create", target="/x", files=(("/x", file()),), attempt=1)
     schedule = Effect(kind="schedule", target="", rows=((("dag_run", 1), ("running",)),))
     assert names(recording(other, schedule)) == ["t@state:running#1"]
+
+
+def attempts(*indexes: int) -> Recording:
+    """A run with attempts of these map indexes, one after the other, that all do the same."""
+    one = recording(append("/o", 0, b"a"))
+    (attempt,) = one.outcome.attempts
+    return replace(
+        one,
+        effects=tuple(replace(effect, attempt=i) for i in range(len(indexes)) for effect in one.effects),
+        outcome=replace(one.outcome, attempts=tuple(replace(attempt, map_index=index) for index in indexes)),
+    )
+
+
+def test_names_of_mapped_task_instances_bear_their_index() -> None:
+    found = [[point.name for point in crash_points(attempts(0, 1), i)] for i in range(2)]
+    assert found == [["t[0]@state:running#1", "t[0]@write:/o#1"], ["t[1]@state:running#1", "t[1]@write:/o#1"]]
+
+
+def test_numbers_go_on_from_attempt_to_attempt_of_a_task_instance() -> None:
+    run = attempts(-1, 3, -1)
+    found = [point.name for i in range(3) for point in crash_points(run, i)]
+    assert found[:2] == ["t@state:running#1", "t@write:/o#1"]
+    assert found[4:] == ["t@state:running#2", "t@write:/o#2"]
+    assert [point.attempt for point in crash_points(run, 2)] == [2, 2]
+    assert len(set(found)) == 6
 
 
 def test_a_write_longer_than_a_buffer_tears_in_whole_buffers() -> None:

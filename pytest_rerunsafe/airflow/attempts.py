@@ -132,6 +132,20 @@ def leave_out_what_only_people_read() -> None:
     TaskInstanceHistory.record_ti = staticmethod(lambda ti, session=None: None)  # type: ignore[method-assign]
 
 
+def defer_what_waits_for_a_run() -> None:
+    """Let a task that has triggered a run and waits for it be deferred meanwhile, as with `deferrable=True`.
+
+    Airflow's task runner else sleeps in the worker's process, and here no other process can make that run end.
+    """
+    handle = task_runner._handle_trigger_dag_run
+
+    def handle_deferred(triggered: Any, *given: Any) -> Any:
+        triggered.deferrable = triggered.wait_for_completion
+        return handle(triggered, *given)
+
+    task_runner._handle_trigger_dag_run = handle_deferred  # type: ignore[assignment]
+
+
 class NotLoaded(Exception):
     """The DAG file did not give the task at the start of an attempt; its argument says why."""
 

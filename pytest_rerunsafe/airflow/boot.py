@@ -96,6 +96,7 @@ def _import_airflow() -> None:
     )
 
     attempts.leave_out_what_only_people_read()
+    attempts.defer_what_waits_for_a_run()
 
 
 def _refuse_what_cannot_be_followed() -> None:

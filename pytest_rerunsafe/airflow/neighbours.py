@@ -54,7 +54,9 @@ def _dag(dag_id: str) -> str:
 
 def _names_dags_at_run_time(task: Any) -> bool:
     """Whether each of a mapped task's instances has a DAG of its own, of which Airflow's account says nothing."""
-    operator, fixed = getattr(task, "operator_class", None), getattr(task, "partial_kwargs", {})
+    if not task.is_mapped:  # Airflow knows a class of these too
+        return False
+    operator, fixed = task.operator_class, task.partial_kwargs
     kinds: Iterable[tuple[type, str]] = (
         (TriggerDagRunOperator, "trigger_dag_id"),
         (ExternalTaskSensor, "external_dag_id"),

@@ -126,13 +126,13 @@ class Driver:
             if (states := self._sandbox.states()) != seen:
                 seen = states
             elif without is not None:
-                break
+                return turn.states[run]
             elif not self._pass_time(waits):
                 self._tell_who_waits(waits)
                 break
         return self._stuck(run, turn)
 
-    def _is_ready(self, task: QueuedTask, waits: Waits, without: tuple[RunKey, str, int] | None) -> bool:
+    def _is_ready(self, task: QueuedTask, waits: Waits, without: TaskInstanceKey | None) -> bool:
         if (task.run, task.task_id, task.map_index) == without:
             return False
         return waits.is_ready(task.id, self._sandbox.clock.now)

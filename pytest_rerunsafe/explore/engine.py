@@ -12,8 +12,10 @@ from typing import Any
 
 from ..airflow import loading, rerunning, runs, warm_up_dag
 from ..model import (
+    Acted,
     Backfill,
     Clear,
+    Death,
     Intervals,
     LoadedFile,
     Obstacle,
@@ -23,8 +25,8 @@ from ..model import (
     RunKey,
     WorldState,
 )
-from .drive import Driver, Processes
-from .jobs import Acted, ActJob, FindJob, LoadJob, RecordJob, RecoverJob, Start
+from .drive import Driver, Processes, TaskInstanceKey
+from .jobs import ActJob, FindJob, LoadJob, RecordJob, RecoverJob, Start
 from .recoveries import clear_of
 from .sandbox import EPOCH, Prepare, Sandbox, Snapshot
 
@@ -248,16 +250,14 @@ class Engine:
         has a look.
         """
         assert start.task_id is not None, "only a task's worker can crash"
+        dead = (job.run, start.task_id, start.map_index)
         if self._died is None or self._died.start is not start.world:
             self.sandbox.begin(start.world, job.seed)
-            self._wait(self.sandbox.scheduler.heartbeat_timeout_s + 1)
-            load = processes.loader_of(job.dag.dag_id)
-            self.sandbox.lose_worker(job.run, start.task_id, start.map_index, load)
+            self._notice(dead, processes)
             self._died = _Death(start.world, self.sandbox.snapshot())
         death = self._died
         if start.recovery is not RecoveryKind.RETRY and death.settled is None:
             self.sandbox.resume(death.noticed, job.seed)
-            dead = (job.run, start.task_id, start.map_index)
             self._driver.drive(job.run, processes, without=dead)
             death.settled = self.sandbox.snapshot()
         snapshot = death.noticed if start.recovery is RecoveryKind.RETRY else death.settled
@@ -317,6 +317,9 @@ class Engine:
     def act(self, job: ActJob) -> Acted:
         """What comes of what a person does to runs that have ended."""
         self.sandbox.begin(job.world, "recovery")
+        processes = Processes(self.sandbox, job)
+        if job.death is not None:
+            self._settle(job.death, processes)
         self.sandbox.clock.advance(job.later_s)
         try:
             touched = self.sandbox.ask(
@@ -324,9 +327,23 @@ class Engine:
             )
         except rerunning.Refused as refused:
             raise NotRun(str(refused)) from refused
-        state = self._driver.drive(job.run, Processes(self.sandbox, job))
+        state = self._driver.drive(job.run, processes)
         outcome = self.sandbox.outcome(self.sandbox.run(job.run), state)
         return Acted(touched=touched, world=self.sandbox.world(), outcome=outcome)
+
+    def _settle(self, death: Death, processes: Processes) -> None:
+        """Let Airflow notice the death, and whatever can go on without the dead task end."""
+        dead = (death.run, death.task_id, death.map_index)
+        self._notice(dead, processes)
+        for date in death.due:
+            runs.create(self.sandbox.scheduler.dag(death.run[0]), date)
+        self.sandbox.journal.scheduler_turned()
+        self._driver.drive(death.run, processes, without=dead)
+
+    def _notice(self, dead: TaskInstanceKey, processes: Processes) -> None:
+        """Let Airflow notice that a worker has been silent for too long."""
+        self._wait(self.sandbox.scheduler.heartbeat_timeout_s + 1)
+        self.sandbox.lose_worker(*dead, processes.loader_of(dead[0][0]))
 
     # --- several intervals --------------------------------------------------------------------
 

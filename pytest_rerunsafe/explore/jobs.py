@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ..model import Action, DagInfo, Outcome, RecoveryKind, RunKey, WorldState
+from ..model import Action, DagInfo, Death, RecoveryKind, RunKey, WorldState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,16 +93,8 @@ class ActJob:
     action: Action
     later_s: float
     """How long after the last change it is done."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acted:
-    """What came of it."""
-
-    touched: tuple[str, ...]
-    """The task instances that were cleared or marked: `task_id`, `task_id[map_index]`, behind `run_id/` if of another run."""
-    world: WorldState
-    outcome: Outcome
+    death: Death | None = None
+    """In that world; by the time that somebody does something, whatever could go on without the dead task has ended."""
 
 
 Job = FindJob | LoadJob | RecordJob | RecoverJob | ActJob

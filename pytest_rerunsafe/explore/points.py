@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from ..model import CrashPoint, CrashState, Effect, Node, Profile, Recording, Splice, WorldState
+from ..model import CrashPoint, CrashState, Effect, Node, Profile, Recording, RunKey, Splice, WorldState
 from .fold import Fold, torn
 
 _UNREAD_TABLES = frozenset({"log", "rendered_task_instance_fields"})
@@ -26,28 +26,47 @@ class Exploration:
 
 
 def crash_points(recording: Recording, attempt: int) -> tuple[CrashPoint, ...]:
-    """Every instant of an attempt at which the worker can die, from the one at which it was recorded as running."""
-    task_id = recording.outcome.attempts[attempt].task_id
+    """Every instant of an attempt at which the worker can die, from the one at which it was recorded as running.
+
+    Numbers go on from attempt to attempt of a task instance, so that no two of a run's points have the same name.
+    """
+    task_id, map_index = _instance(recording, attempt)[1:]
+    place = task_id if map_index < 0 else f"{task_id}[{map_index}]"
     seen: Counter[tuple[str, str]] = Counter()
     points: list[CrashPoint] = []
-    for index in _effects_of(recording, attempt):
+    for index in _effects_until(recording, attempt):
         effect = recording.effects[index]
         seen[effect.kind, effect.target] += 1
-        name = f"{task_id}@{effect.kind}:{effect.target}#{seen[effect.kind, effect.target]}"
+        if effect.attempt != attempt:
+            continue
+        name = f"{place}@{effect.kind}:{effect.target}#{seen[effect.kind, effect.target]}"
         if torn(effect) is not None:
             points.append(CrashPoint(name=f"{name}+torn", attempt=attempt, effect=index, is_torn=True))
         points.append(CrashPoint(name=name, attempt=attempt, effect=index))
     return tuple(points)
 
 
-def _effects_of(recording: Recording, attempt: int) -> list[int]:
-    """Indices of an attempt's effects up to, not including, the one that recorded its end."""
+def _instance(recording: Recording, attempt: int) -> tuple[RunKey, str, int]:
+    """The task instance that an attempt is of."""
+    found = recording.outcome.attempts[attempt]
+    return found.run, found.task_id, found.map_index
+
+
+def _effects_until(recording: Recording, attempt: int) -> list[int]:
+    """Indices of the effects of an attempt, and of those before it of its task instance, each up to, not including, the
+    one that recorded the attempt's end.
+    """
+    instance = _instance(recording, attempt)
+    running = {other for other in range(attempt + 1) if _instance(recording, other) == instance}
+    started: set[int] = set()
     indices: list[int] = []
     for index, effect in enumerate(recording.effects):
-        if effect.attempt != attempt:
+        if effect.attempt is None or effect.attempt not in running:
             continue
-        if indices and effect.kind == "state":
-            break
+        if effect.attempt in started and effect.kind == "state":
+            running.discard(effect.attempt)
+            continue
+        started.add(effect.attempt)
         indices.append(index)
     return indices
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 
 from deployment import DagRun
 from scenarios import Ending, Scenario
 
 from pytest_rerunsafe.check import Checker
-from pytest_rerunsafe.explore.scenarios import scenario_id
-from pytest_rerunsafe.model import Attempt, Outcome, Recording
+from pytest_rerunsafe.explore.points import explore
+from pytest_rerunsafe.model import (
+    Action,
+    Attempt,
+    CrashState,
+    DagInfo,
+    Death,
+    Outcome,
+    Profile,
+    Recording,
+    RunKey,
+)
 from pytest_rerunsafe.settings import Settings
+
+LATER_S = 600.0
+"""From a death until somebody does something."""
 
 
 class Predictor:
@@ -29,31 +42,63 @@ class Predictor:
         self._checker.close()
 
     def predict(self, scenario: Scenario) -> Ending:
-        """How the scenario ends. Raises LookupError if our engine knows no such scenario."""
-        (dag,) = self._checker.load(str(self._dags / f"{scenario.dag_id}.py")).dags
-        study = self._checker._study(dag)
-        wanted = f"{scenario.dag_id}:{scenario.predicted.format(out=self._out)}"
-        known = [(scenario_id(trial.scenario), trial) for trial in study._all_trials()]
-        named = [trial for name, trial in known if name == wanted]
-        if len(named) <= scenario.attempt:
-            raise LookupError(f"no {wanted} among\n" + "\n".join(name for name, _ in known))
-        trial = named[scenario.attempt]
-        ((outcome,),) = study._try([[trial]])
-        assert isinstance(outcome, Outcome), outcome
-        assert not outcome.obstacles, outcome.obstacles
-        crashed = None if trial.state is None else trial.state.point.attempt
-        run = DagRun(
-            date=f"{dag.logical_date:%Y-%m-%d}",
-            state=outcome.run_state,
-            task_states=outcome.task_states,
-            tries=_tries(study._reference, crashed, outcome),
-            xcoms=_named(outcome, "xcom:"),
+        """How the scenario ends. Raises CheckerError if our engine knows no such scenario."""
+        dags = self._checker.load(str(self._dags / f"{scenario.dag_id}.py")).dags
+        (dag,) = (dag for dag in dags if dag.dag_id == scenario.dag_id)
+        clean = self._checker.begin(dag, scenario.runs)
+        wanted = scenario.predicted.format(out=self._out)
+        crash = _crash(clean, wanted)
+        before = clean.outcome.attempts[: None if crash is None else crash.point.attempt + 1]
+        if scenario.action is None:
+            ends = {clean.run: self._checker.outcome(dag, f"{dag.dag_id}:{wanted}")}
+        else:
+            ends = self._act(dag, clean, crash, scenario.action)
+        assert not any(end.obstacles for end in ends.values()), ends
+        files = _named(next(iter(ends.values())), f"file:{self._out}/")
+        return Ending(
+            runs=[_run(run, before, end) for run, end in ends.items()],
+            files={Path(path).name: content.decode() for path, content in files.items()},
         )
-        files = {
-            Path(path).name: content.decode()
-            for path, content in _named(outcome, f"file:{self._out}/").items()
+
+    def _act(
+        self, dag: DagInfo, clean: Recording, crash: CrashState | None, action: Action
+    ) -> dict[RunKey, Outcome]:
+        """How each run ends, by what is done to all of them."""
+        assert clean.intervals is not None, "an action is for what concerns several runs"
+        death = None
+        if crash is not None:
+            dead = clean.outcome.attempts[crash.point.attempt]
+            assert dead.run == clean.run, "the others have not been made yet"
+            due = clean.intervals.logical_dates[1:]
+            death = Death(run=dead.run, task_id=dead.task_id, map_index=dead.map_index, due=due)
+        world = clean.final if crash is None else crash.world
+        return {
+            run: self._checker.act(dag, run, world, action, LATER_S, death=death).outcome
+            for run in dict.fromkeys(attempt.run for attempt in clean.outcome.attempts)
         }
-        return Ending(runs=[run], files=files)
+
+
+def _crash(clean: Recording, wanted: str) -> CrashState | None:
+    """The crash that a scenario begins with; None if its name begins with no crash point."""
+    states = (
+        state
+        for attempt in range(len(clean.outcome.attempts))
+        for state in explore(clean, attempt, Profile.THOROUGH).states
+    )
+    return next((state for state in states if state.point.name == wanted.partition(":kill:")[0]), None)
+
+
+def _run(run: RunKey, before: Sequence[Attempt], end: Outcome) -> DagRun:
+    """A run, with the number of each task instance's last try, be it of the clean run or after it."""
+    attempts = [attempt for attempt in (*before, *end.attempts) if attempt.run == run]
+    tries = {_name(attempt): attempt.try_number for attempt in attempts}
+    return DagRun(
+        date=run[1].removeprefix("scheduled__")[:10],
+        state=end.run_state,
+        task_states=end.task_states,
+        tries={**dict.fromkeys(end.task_states, 0), **tries},
+        xcoms=_named(end, "xcom:"),
+    )
 
 
 def _named(outcome: Outcome, prefix: str) -> dict[str, bytes]:
@@ -62,13 +107,6 @@ def _named(outcome: Outcome, prefix: str) -> dict[str, bytes]:
         for name, output in outcome.outputs.items()
         if name.startswith(prefix)
     }
-
-
-def _tries(clean: Recording, crashed: int | None, outcome: Outcome) -> Mapping[str, int]:
-    """The number of each task instance's last try: of the clean run up to the crash, and after it."""
-    before = clean.outcome.attempts[: None if crashed is None else crashed + 1]
-    tries = dict.fromkeys(outcome.task_states, 0)
-    return {**tries, **{_name(attempt): attempt.try_number for attempt in (*before, *outcome.attempts)}}
 
 
 def _name(attempt: Attempt) -> str:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 from deployment import DagRun, Deployment
 
+from pytest_rerunsafe.model import Action, Backfill, Clear
+
+_FIRST, _SECOND = (datetime(2024, 1, day, tzinfo=timezone.utc) for day in (1, 2))
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+\+00:00")
 
 
@@ -28,9 +32,12 @@ class Scenario:
     lines: int = 1
     """How long it is then."""
     predicted: str = ""
-    """What our engine calls it: crash point or task, kind and recovery; `{out}` is the folder of outputs."""
-    attempt: int = 0
-    """Which one, of several attempts with a crash point of that name."""
+    """What our engine calls it: crash point or task, kind and recovery; `{out}` is the folder of outputs.
+
+    With an action the crash point alone, or nothing if nobody dies.
+    """
+    action: Action | None = None
+    """What our engine is asked to do instead of one of its recoveries."""
 
     def __str__(self) -> str:
         return self.dag_id
@@ -112,10 +119,10 @@ PREDICTED = (
     # its `STATES_SENT_DIRECTLY`), and the scheduler finds the task running that its executor is done with.
     Scenario(dag_id="retry", predicted="load@xcom:try_1#1:kill:retry"),
     Scenario(dag_id="unflushed", predicted="load@write:{out}/unflushed.rows#1:kill:retry"),
-    Scenario(dag_id="sensor", predicted="wait@write:{out}/sensor.2024-01-01.wait#1:kill:retry", attempt=1),
+    Scenario(dag_id="sensor", predicted="wait@write:{out}/sensor.2024-01-01.wait#2:kill:retry"),
     Scenario(dag_id="branch_changes_mind", predicted="choose@skip:downstream#1:kill:retry"),
     Scenario(
-        dag_id="mapped_retry", predicted="load@write:{out}/mapped_retry.2024-01-01.load[1]#1:kill:retry"
+        dag_id="mapped_retry", predicted="load[1]@write:{out}/mapped_retry.2024-01-01.load[1]#1:kill:retry"
     ),
     # If there is none, the supervisor reports the failure.
     Scenario(
@@ -160,6 +167,55 @@ PREDICTED = (
         commands=("tasks clear clear_lost -t load -d -y",),
         predicted="load@write:{out}/clear_lost.2024-01-01.load#1:kill:clear-downstream",
     ),
+    Scenario(
+        dag_id="notified_of_loss",
+        commands=("tasks clear notified_of_loss -t load -d -y",),
+        file="notified_of_loss.notified",
+        lines=2,
+        predicted="load@write:{out}/notified_of_loss.2024-01-01.load#1:kill:clear-downstream",
+    ),
+    Scenario(
+        dag_id="notified_of_lost_retry",
+        file="notified_of_lost_retry.notified",
+        lines=2,
+        predicted="load@write:{out}/notified_of_lost_retry.2024-01-01.load#1:kill:retry",
+    ),
+    # What stands beside the dead task has ended by the time that somebody clears.
+    Scenario(
+        dag_id="mapped_clear",
+        commands=("tasks clear mapped_clear -t load -d -y",),
+        predicted="load[1]@write:{out}/mapped_clear.2024-01-01.load[1]#1:kill:clear-downstream",
+    ),
+    Scenario(
+        dag_id="clear_failed",
+        commands=("tasks clear clear_failed -f -y",),
+        predicted="shaky@write:{out}/clear_failed.2024-01-01.shaky#1:kill:clear-failed",
+    ),
+    # It has been resumed by its trigger.
+    Scenario(dag_id="deferred", predicted="wait@write:{out}/deferred.2024-01-01.wait#2:kill:retry"),
+    # Several runs; one of the first dies.
+    Scenario(
+        dag_id="depends_on_past",
+        runs=2,
+        first_wait=1,
+        commands=("tasks clear depends_on_past -f -y",),
+        predicted="load@write:{out}/depends_on_past.2024-01-01.load#1",
+        action=Clear(start=_FIRST, end=_SECOND, only_failed=True),
+    ),
+    Scenario(
+        dag_id="backfill",
+        runs=2,
+        commands=(_backfill("backfill", "completed"),),
+        predicted="load@write:{out}/backfill.2024-01-01.load#1",
+        action=Backfill(start=_FIRST, end=_SECOND, reprocess="completed"),
+    ),
+    Scenario(
+        dag_id="backfill_failed",
+        runs=2,
+        commands=(_backfill("backfill_failed", "failed"),),
+        predicted="load@write:{out}/backfill_failed.2024-01-01.load#1",
+        action=Backfill(start=_FIRST, end=_SECOND, reprocess="failed"),
+    ),
     # Nothing dies.
     Scenario(
         dag_id="branch_left_aside",
@@ -176,30 +232,26 @@ PREDICTED = (
         commands=("tasks clear mapped_shrinks -t parts -d -y",),
         predicted="parts:-:clear-downstream",
     ),
+    Scenario(
+        dag_id="clear_upstream",
+        commands=("tasks clear clear_upstream -t load -u -y",),
+        predicted="load:-:clear-upstream",
+    ),
+    Scenario(
+        dag_id="clear_one_day",
+        runs=2,
+        commands=("tasks clear clear_one_day -s 2024-01-02 -e 2024-01-02 -y",),
+        action=Clear(start=_SECOND, end=_SECOND),
+    ),
+    Scenario(
+        dag_id="triggers_run",
+        commands=("tasks clear triggers_run -t trigger -d -y",),
+        predicted="trigger:-:clear-downstream",
+    ),
 )
 """What our engine can be asked for."""
 
 NOT_YET = (
-    (
-        Scenario(dag_id="mapped_clear", commands=("tasks clear mapped_clear -t load -d -y",)),
-        "what stands beside the dead task runs to its end before anybody clears",
-    ),
-    (
-        Scenario(dag_id="clear_failed", commands=("tasks clear clear_failed -f -y",)),
-        "what stands beside the dead task runs to its end; a clear of what failed",
-    ),
-    (
-        Scenario(dag_id="clear_upstream", commands=("tasks clear clear_upstream -t load -u -y",)),
-        "a clear with upstream",
-    ),
-    (
-        Scenario(
-            dag_id="clear_one_day",
-            runs=2,
-            commands=("tasks clear clear_one_day -s 2024-01-02 -e 2024-01-02 -y",),
-        ),
-        "several runs; a clear of a range of dates",
-    ),
     (
         Scenario(
             dag_id="clear_running",
@@ -209,38 +261,19 @@ NOT_YET = (
         ),
         "a clear of what runs",
     ),
-    (
-        Scenario(
-            dag_id="depends_on_past",
-            runs=2,
-            first_wait=1,
-            commands=("tasks clear depends_on_past -f -y",),
-        ),
-        "several runs",
-    ),
-    (Scenario(dag_id="backfill", runs=2, commands=(_backfill("backfill", "completed"),)), "backfill"),
-    (
-        Scenario(dag_id="backfill_failed", runs=2, commands=(_backfill("backfill_failed", "failed"),)),
-        "backfill",
-    ),
-    (
-        Scenario(dag_id="triggers_run", commands=("tasks clear triggers_run -t trigger -y",)),
-        "runs of other DAGs",
-    ),
     (Scenario(dag_id="dies_twice", commands=("tasks clear dies_twice -f -y",)), "a second death"),
-    (Scenario(dag_id="deferred"), "triggers"),
     (Scenario(dag_id="sigterm"), "crashes by SIGTERM"),
-    (Scenario(dag_id="killed_after_success"), "crashes in callbacks"),
-    (Scenario(dag_id="killed_after_last_success"), "crashes in callbacks"),
-    (Scenario(dag_id="notified_of_death"), "callbacks after a death"),
-    (Scenario(dag_id="notified_of_retry", file="notified_of_retry.notified"), "callbacks after a death"),
+    # No state to recover from is left: all that is lost are the callbacks.
+    (Scenario(dag_id="killed_after_success"), "deaths after the end of a task was recorded"),
+    (Scenario(dag_id="killed_after_last_success"), "deaths after the end of a task was recorded"),
+    # A lost worker's callbacks are run, and predicted; these two differ from it.
     (
-        Scenario(dag_id="notified_of_loss", file="notified_of_loss.notified", lines=2),
-        "callbacks after a death",
+        Scenario(dag_id="notified_of_death"),
+        "deaths that the supervisor reports: it runs no callback, nor does anybody else",
     ),
     (
-        Scenario(dag_id="notified_of_lost_retry", file="notified_of_lost_retry.notified", lines=2),
-        "callbacks after a death",
+        Scenario(dag_id="notified_of_retry", file="notified_of_retry.notified"),
+        "deaths that the executor reports: the callback runs once, not twice",
     ),
 )
 """What our engine cannot be asked for, and what it lacks for it."""
