@@ -18,7 +18,6 @@ from ..model import (
     Death,
     Intervals,
     LoadedFile,
-    Obstacle,
     Outcome,
     Recording,
     RecoveryKind,
@@ -36,11 +35,6 @@ DAY_S = 86_400.0
 ROUND_S, ROUND_AT_S = 600, 71
 """Deaths are noticed and tasks cleared every so often, so many seconds past it: so that recoveries from what happened a
 little earlier or later go alike, and what is known of one serves the other. No round time: nothing coincides by chance."""
-_NO_ASSET_RUN = Obstacle(
-    what="no run comes of one event for each asset of the schedule, as where it waits for partitions",
-    where=None,
-    remedy="`skip` the DAG with a reason.",
-)
 
 
 class NotRun(Exception):
@@ -197,10 +191,8 @@ class Engine:
         dag = self.sandbox.scheduler.dag(job.dag.dag_id)
         if not job.dag.set_off_by or job.dag.is_scheduled:
             return runs.create(dag, date)
-        made = self.sandbox.scheduler.make_asset_run(job.dag.dag_id)
-        if made is None:
-            self.sandbox.journal.blocked(_NO_ASSET_RUN)
-        return made or runs.create(dag, date)
+        # A partition, for one, wants more than an event for each asset: then a person starts the run.
+        return self.sandbox.scheduler.make_asset_run(job.dag.dag_id) or runs.create(dag, date)
 
     def recover(self, job: RecoverJob) -> tuple[Outcome, ...]:
         """How recoveries end, in the order of their starts.
