@@ -295,6 +295,6 @@ def test_an_order_can_be_replayed(dags: Project) -> None:
     file = dags.write("replayed", source, "world.mkdir('/data')")
     told = dags.checker.replay("replayed:-:-:backfill-backwards", [file])
     assert told.startswith("No run has crashed. Intervals: backfill-backwards")
-    days = [line.partition("backfill__")[2][:10] for line in told.splitlines() if line.startswith("add of ")]
+    days = [line.partition("scheduled__")[2][:10] for line in told.splitlines() if line.startswith("add of ")]
     assert days == ["2024-01-03", "2024-01-02", "2024-01-01"]
     assert told.endswith("Verdict: unsafe, order-dependent")

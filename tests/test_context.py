@@ -48,8 +48,7 @@ world.set_variable("limits", {"top": 3})
 world.set_connection("shop", "http://user:secret@shop.example:8080")
 """,
     )
-    assert verdicts["clean"].reason is None
-    assert verdicts.worst is Verdict.SAFE
+    assert verdicts["clean"].verdict is Verdict.SAFE, verdicts["clean"].reason
 
 
 def test_jinja_files_come_from_beside_the_dag_and_from_its_search_path(dags: Project) -> None:

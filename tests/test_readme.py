@@ -171,7 +171,8 @@ def test_the_tests_call_what_the_fixture_has() -> None:
     _, example = blocks("python")
     for name, kind in (("rerun_safety", RerunSafety), ("run", Run)):
         called = set(re.findall(rf"\b{name}\.(\w+)", example))
-        assert called and [method for method in called if not hasattr(kind, method)] == []
+        assert called
+        assert [method for method in called if not hasattr(kind, method)] == []
 
 
 def test_all_recoveries_are_named() -> None:

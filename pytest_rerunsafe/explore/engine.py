@@ -356,6 +356,13 @@ class Engine:
             self._begin_intervals(start.recovery, run, job.logical_dates)
         except rerunning.Refused:
             return self.sandbox.outcome(run, "refused", counts_xcoms=False)
+        if start.recovery is RecoveryKind.BACKFILL_BACKWARDS:
+            # Airflow allows it. Its own backfill would name the runs otherwise, and so what is named after them.
+            self.sandbox.begin(start.world, job.seed)
+            self._wait(CLEARED_S)
+            for date in job.logical_dates[:0:-1]:
+                self._driver.drive(runs.create(run.dag, date), processes)
+            runs.create(run.dag, job.logical_dates[0])
         state = self._driver.drive(job.run, processes, counts_all=True)
         return self.sandbox.outcome(run, state, counts_xcoms=False)
 
