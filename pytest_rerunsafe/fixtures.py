@@ -19,7 +19,7 @@ from .model import (
     DagInfo,
     Finding,
     Mark,
-    Outcome,
+    Recording,
     RunKey,
     TaskKey,
     Verdict,
@@ -87,10 +87,9 @@ class RerunSafety:
 
         info = self._dag(dag)
         try:
-            begun = self._bench.begin(info, intervals)
+            return Run(self._bench, info, self._bench.begin(info, intervals))
         except CheckerError as error:
             raise RerunSafetyError(str(error)) from None
-        return Run(self._bench, info, begun.run, begun.final, begun.outcome)
 
     def _dag(self, dag_id: str) -> DagInfo:
         known = {dag.dag_id: dag for file in self._files for dag in self._bench.load(file).dags}
@@ -108,12 +107,12 @@ class _Actor(Protocol):
 class Run:
     """A DagRun to do things to; each call does one and lets the run go on to its end. Raises `RerunSafetyError`."""
 
-    def __init__(self, actor: _Actor, dag: DagInfo, key: RunKey, world: WorldState, outcome: Outcome) -> None:
+    def __init__(self, actor: _Actor, dag: DagInfo, clean: Recording) -> None:
         self._actor = actor
         self._dag = dag
-        self._key = key
-        self._world = world
-        self._outcome = outcome
+        self._key = clean.run
+        self._world = clean.final
+        self._outcome = clean.outcome
 
     @property
     def state(self) -> str:

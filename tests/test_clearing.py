@@ -55,7 +55,7 @@ def run_of(dags: Project, name: str, body: str, intervals: int = 1) -> Run:
     file = dags.checker.load(dags.write(name, HEAD + body, "world.mkdir('/data')"))
     assert not file.error, file.error
     (dag,) = file.dags
-    return Run(dags.checker, dag, *dags.checker.begin(dag, intervals))
+    return Run(dags.checker, dag, dags.checker.begin(dag, intervals))
 
 
 def day(number: int) -> datetime:

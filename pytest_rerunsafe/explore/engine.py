@@ -27,7 +27,6 @@ from ..model import (
 from .dag_processor import Prepare
 from .drive import Driver, TaskInstanceKey
 from .jobs import ActJob, FindJob, LoadJob, RecordJob, RecoverJob, Start
-from .obstacles import NO_ASSET_RUN
 from .processes import JobProcesses, Processes
 from .recoveries import clear_of
 from .sandbox import EPOCH, Sandbox, Snapshot
@@ -195,10 +194,8 @@ class Engine:
         dag = self.sandbox.scheduler.dag(job.dag.dag_id)
         if not job.dag.set_off_by or job.dag.is_scheduled:
             return runs.create(dag, date)
-        made = self.sandbox.scheduler.make_asset_run(job.dag.dag_id)
-        if made is None:
-            self.sandbox.journal.blocked(NO_ASSET_RUN)
-        return made or runs.create(dag, date)
+        # A partition, for one, wants more than an event for each asset: then a person starts the run.
+        return self.sandbox.scheduler.make_asset_run(job.dag.dag_id) or runs.create(dag, date)
 
     def recover(self, job: RecoverJob) -> tuple[Outcome, ...]:
         """How recoveries end, in the order of their starts.

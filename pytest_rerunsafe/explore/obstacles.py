@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from ..model import Location, Obstacle
 
-NO_ASSET_RUN = Obstacle(
-    what="no run comes of one event for each asset of the schedule, as where it waits for partitions",
-    where=None,
-    remedy="`skip` the DAG with a reason.",
-)
 _PERSON = ("CreateHITLDetailPayload", "AwaitInputTask")
 """Messages that ask a person."""
 
