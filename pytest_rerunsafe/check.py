@@ -28,7 +28,8 @@ from .model import (
     WorldState,
 )
 from .settings import Settings
-from .study import START_S, Study, near, reason_of
+from .study import START_S, Study, near
+from .trials import reason_of
 
 
 class CheckerError(Exception):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 
 from .clean import failure, obstacle_text
 from .compare.findings import Counting
 from .compare.volatile import Volatility, find_volatile
+from .explore.jobs import Job, RecordJob
 from .explore.messages import Answer, Done, Failed, Lost
 from .model import Output, Recording, Verdict
 
@@ -17,8 +19,31 @@ Stop = tuple[Verdict, str]
 """Why nothing can be said of other orders."""
 
 
-def judge_in_order(answer: Answer) -> Recording | Stop:
-    """The reference, if its intervals all ended well."""
+class InOrder:
+    """Several intervals of a DAG, once each; run when first asked for."""
+
+    def __init__(
+        self, jobs: Sequence[RecordJob], counting: Counting, run: Callable[[Sequence[Job]], list[Answer]]
+    ) -> None:
+        self._job, *self._others = jobs
+        """The reference, and the same at another time and with other chance."""
+        self._counting = counting
+        self._run = run
+
+    @cached_property
+    def recording(self) -> Recording | Stop:
+        """The reference, if its intervals all ended well."""
+        (answer,) = self._run([self._job])
+        return _judge(answer)
+
+    @cached_property
+    def volatility(self) -> Volatility | Stop:
+        """What is volatile in the outputs of all intervals."""
+        assert isinstance(self.recording, Recording), "asked for only when nothing stops the check"
+        return _volatility(self.recording, self._run(self._others), self._counting)
+
+
+def _judge(answer: Answer) -> Recording | Stop:
     match answer:
         case Done(Recording() as recording):
             return _stop(recording) or recording
@@ -42,11 +67,8 @@ def _stop(recording: Recording) -> Stop | None:
     return Verdict.UNVERIFIABLE, f"the interval of {date} does not succeed: {failure(recording)}"
 
 
-def volatility_in_order(
-    reference: Recording, answers: Sequence[Answer], counting: Counting
-) -> Volatility | Stop:
-    """What is volatile in the outputs of all intervals, by a run at another time and one with other chance."""
-    judged = [judge_in_order(answer) for answer in answers]
+def _volatility(reference: Recording, answers: Sequence[Answer], counting: Counting) -> Volatility | Stop:
+    judged = [_judge(answer) for answer in answers]
     others = [recording for recording in judged if isinstance(recording, Recording)]
     if len(others) < len(judged):
         return next(stop for stop in judged if not isinstance(stop, Recording))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -14,20 +14,18 @@ from typing import Any
 from .clean import CleanRuns, judge_clean_runs, obstacle_text
 from .compare.findings import Case, Counting, Judge, fold
 from .compare.volatile import Volatility
-from .explore.jobs import Job, RecordJob, RecoverJob
-from .explore.messages import Answer, Done, Failed, Lost
+from .explore.jobs import Job, RecordJob
+from .explore.messages import Answer, Failed, Lost
 from .explore.outputs import file_outputs
 from .explore.scenarios import (
     Trial,
     crash_trials,
     interval_trials,
     is_first_time,
-    jobs_of,
     rerun_trials,
     scenario_id,
-    states_per_job,
 )
-from .intervals import COUNT, Stop, judge_in_order, volatility_in_order
+from .intervals import COUNT, InOrder, Stop
 from .model import (
     OF_INTERVALS,
     CheckResult,
@@ -44,6 +42,7 @@ from .model import (
 )
 from .report.replay import replay_text
 from .settings import Settings
+from .trials import Ended, Plan, Trials, is_blurred, reason_of
 
 START_S = 433.0
 """From the end of the data interval to the start of the clean run. No round number: nothing coincides by chance."""
@@ -53,18 +52,6 @@ RERUN = "rerun"
 BACKFILL = "backfill"
 AHEAD = 8
 """Checks that are tried together, if they are all asked for."""
-
-Ended = Outcome | Lost | Failed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What is tried for a check, and how much of what could be that is."""
-
-    trials: tuple[Trial, ...]
-    recording: Recording
-    """What the trials start from, and are judged by."""
-    coverage: Coverage = field(default_factory=Coverage)
 
 
 class Study:
@@ -98,8 +85,8 @@ class Study:
             return self._of_clean_runs(check)
         if self._clean.stops:
             return self._result(check, Verdict.SKIPPED, reason=self._clean.stops)
-        if check == BACKFILL and not isinstance(self._in_order, Recording):
-            return self._stopped(check, self._in_order)
+        if check == BACKFILL and not isinstance(self._in_order.recording, Recording):
+            return self._stopped(check, self._in_order.recording)
         plan = self._plan(check)
         if not plan.trials and self._chosen and (plan.coverage.distinct_states or check in (RERUN, BACKFILL)):
             return self._result(
@@ -162,21 +149,25 @@ class Study:
         )
 
     @cached_property
-    def _in_order(self) -> Recording | Stop:
-        """Several intervals, once each, oldest first."""
-        (answer,) = self._run([self._record_job(intervals=COUNT)])
-        return judge_in_order(answer)
-
-    @cached_property
-    def _volatility_in_order(self) -> Volatility | Stop:
+    def _in_order(self) -> InOrder:
         jobs = [
+            self._record_job(intervals=COUNT),
             self._record_job(intervals=COUNT, delay_s=OTHER_CLOCK_S, keeps_effects=False),
             self._record_job(intervals=COUNT, seed="other entropy", keeps_effects=False),
         ]
-        assert isinstance(self._in_order, Recording), "asked for only when nothing stops the check"
-        return volatility_in_order(self._in_order, self._run(jobs), self._clean.counting)
+        return InOrder(jobs, self._clean.counting, self._run)
 
     # --- trials -------------------------------------------------------------------------------
+
+    @cached_property
+    def _trials(self) -> Trials:
+        return Trials(
+            dag=self._dag,
+            folder=self._folder,
+            local=self._settings.for_dag(self._dag.dag_id).local,
+            clean=self._clean,
+            run=self._run,
+        )
 
     @cached_property
     def _judge(self) -> Judge:
@@ -222,7 +213,7 @@ class Study:
         return Plan(trials=found.trials, recording=self._reference, coverage=coverage)
 
     def _plan_of_intervals(self) -> Plan:
-        recording = self._in_order
+        recording = self._in_order.recording
         if not isinstance(recording, Recording):
             return Plan(trials=(), recording=self._reference)
         trials = interval_trials(self._dag, recording, self._settings.profile, self._chosen)
@@ -232,7 +223,7 @@ class Study:
         """Try a check along with some that are expected, so that no core has to wait for the last trial of each."""
         later = [other for other in expected if other not in (check, "clean") and other not in self._ended]
         together = [check, *later[: AHEAD - 1]]
-        ended = self._try([self._plan(each) for each in together])
+        ended = self._trials.ended([self._plan(each) for each in together])
         self._ended.update(zip(together, ended, strict=True))
 
     def _of_trials(self, check: str, plan: Plan, ended: Sequence[Ended]) -> CheckResult:
@@ -250,7 +241,7 @@ class Study:
                 case Outcome():
                     obstacles += answer.obstacles
                     notes += map(obstacle_text, answer.notes)
-                    if not _is_blurred(plan.recording, trial, answer):
+                    if not is_blurred(plan.recording, trial, answer):
                         cases.append(judge.case(trial.scenario, trial.state, answer))
                 case Lost(obstacle):
                     obstacles.append(obstacle)
@@ -276,55 +267,9 @@ class Study:
         cases = [judge.case(trial.scenario, None, end) for trial, end in pairs if isinstance(end, Outcome)]
         if not any(case.differences for case in cases):
             return judge
-        volatility = self._volatility_in_order
+        volatility = self._in_order.volatility
         return (
             self._judge_by(plan.recording, volatility) if isinstance(volatility, Volatility) else volatility
-        )
-
-    def _try(
-        self, plans: Sequence[Plan], *, keeps_log: bool = False, same_worker: bool = False
-    ) -> list[list[Ended]]:
-        """How the trials of each plan ended, on another worker unless on the same one."""
-        size = states_per_job([plan.trials for plan in plans])
-        local = () if same_worker else self._settings.for_dag(self._dag.dag_id).local
-        jobs = [self._jobs_of(plan, size, keeps_log, local) for plan in plans]
-        answers = iter(self._run([job for batch in jobs for job in batch]))
-        return [[ended for job in batch for ended in self._of_job(job, next(answers))] for batch in jobs]
-
-    def _jobs_of(self, plan: Plan, size: int, keeps_log: bool, local: Sequence[str]) -> list[RecoverJob]:
-        return jobs_of(
-            plan.trials,
-            size,
-            self._dag,
-            plan.recording,
-            self._folder,
-            self._clean.situations,
-            keeps_log=keeps_log,
-            # Several intervals have run on whatever workers there are.
-            local=() if plan.recording.intervals else local,
-        )
-
-    def _of_job(self, job: RecoverJob, answer: Answer) -> Iterable[Ended]:
-        """How each trial of a job ended. Those that took a worker down with others in it are tried alone."""
-        if isinstance(answer, Done):
-            return map(self._completed, answer.result)
-        return [answer] if len(job.starts) == 1 else self._try_alone(job)
-
-    def _try_alone(self, job: RecoverJob) -> Iterator[Ended]:
-        for answer in self._run([replace(job, starts=(start,)) for start in job.starts]):
-            yield self._completed(answer.result[0]) if isinstance(answer, Done) else answer
-
-    def _completed(self, outcome: Outcome) -> Outcome:
-        """The outcome with what was not run, because it would have gone as in the clean run."""
-        if outcome.as_clean_from is None:
-            return outcome
-        number, attempts = outcome.as_clean_from
-        clean = self._clean.outcomes[number]
-        return replace(
-            outcome,
-            task_states=clean.task_states,
-            outputs=clean.outputs,
-            attempts=(*outcome.attempts, *clean.attempts[attempts:]),
         )
 
     def _findings(self, cases: Sequence[Case]) -> tuple[Finding, ...]:
@@ -347,7 +292,7 @@ class Study:
             for case in bad
         ]
         plan = Plan(trials=tuple(trials), recording=self._reference)
-        (ended,) = self._try([plan], same_worker=True)
+        (ended,) = self._trials.ended([plan], same_worker=True)
         return [
             isinstance(outcome, Outcome) and not self._judge.case(trial.scenario, trial.state, outcome).is_bad
             for trial, outcome in zip(trials, ended, strict=True)
@@ -402,7 +347,7 @@ class Study:
         """One scenario run again, told in full. Raises LookupError if there is none of that id."""
         plan = self._plan_of(wanted)
         (trial,) = plan.trials
-        ((outcome,),) = self._try([plan], keeps_log=True)
+        ((outcome,),) = self._trials.ended([plan], keeps_log=True)
         if not isinstance(outcome, Outcome):
             return reason_of(outcome)
         judge = self._judge_of(plan, [outcome])
@@ -412,7 +357,7 @@ class Study:
 
     def outcome(self, wanted: str) -> Ended:
         """How one scenario ends. Raises LookupError if there is none of that id."""
-        ((outcome,),) = self._try([self._plan_of(wanted)])
+        ((outcome,),) = self._trials.ended([self._plan_of(wanted)])
         return outcome
 
     def _plan_of(self, wanted: str) -> Plan:
@@ -431,9 +376,9 @@ class Study:
         for task in self._dag.tasks:
             trials += crash_trials(self._dag, self._reference, task.task_id, Profile.THOROUGH, every).trials
         yield from (Plan(trials=(trial,), recording=self._reference) for trial in trials)
-        if self._dag.is_scheduled and isinstance(self._in_order, Recording):
-            for trial in interval_trials(self._dag, self._in_order, Profile.THOROUGH, every):
-                yield Plan(trials=(trial,), recording=self._in_order)
+        if self._dag.is_scheduled and isinstance(recording := self._in_order.recording, Recording):
+            for trial in interval_trials(self._dag, recording, Profile.THOROUGH, every):
+                yield Plan(trials=(trial,), recording=recording)
 
     def _told(self, judge: Judge, case: Case) -> str:
         finding = None
@@ -466,30 +411,7 @@ def _task_of(check: str) -> str:
     return check.removeprefix("crash.")
 
 
-def reason_of(answer: Answer | Ended) -> str:
-    """Why there is no result."""
-    match answer:
-        case Failed(reason):
-            return reason
-        case Lost(obstacle):
-            return obstacle_text(obstacle)
-        case other:
-            return f"unexpected result {other!r}"
-
-
 def near(wanted: str, known: Iterable[str]) -> str:
     """A question after the known words that are like it; empty if none is."""
     found = get_close_matches(wanted, list(known), n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(map(repr, found))}?" if found else ""
-
-
-def _is_blurred(recording: Recording, trial: Trial, outcome: Outcome) -> bool:
-    """Whether what is not seen here may have changed what the recovery met.
-
-    So it is if it was done between the first run of what was run again and the crash or clear.
-    """
-    attempts = recording.outcome.attempts
-    again = {(attempt.run, attempt.task_id, attempt.map_index) for attempt in outcome.attempts}
-    places = [i for i, a in enumerate(attempts) if (a.run, a.task_id, a.map_index) in again]
-    end = len(attempts) if trial.state is None else trial.state.point.attempt
-    return any(attempt.is_opaque for attempt in attempts[min(places, default=end) : end])

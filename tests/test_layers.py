@@ -16,6 +16,7 @@ import pytest_rerunsafe
 PACKAGE = "pytest_rerunsafe"
 FOLDER = Path(pytest_rerunsafe.__file__).parent
 PLUGIN_SIDE = {"plugin", "items", "fixtures", "options", "hookspecs"}
+STUDY_SIDE = {"study", "clean", "intervals", "trials"}
 BELOW = {
     "plugin": {"plugin", "check", "study", "settings", "report", "compare", "model", "__init__"},
     "check": {"check", "study", "settings", "explore", "model"},
@@ -36,7 +37,9 @@ HEAVY = ("airflow", "pyfakefs", "time_machine", "hypothesis", "freezegun", "sqla
 def layer_of(module: str) -> str:
     """The layer of a module of ours, by its dotted name below the package."""
     first = module.partition(".")[0] or "__init__"
-    return {"clean": "study", "intervals": "study"}.get(first, "plugin" if first in PLUGIN_SIDE else first)
+    if first in STUDY_SIDE:
+        return "study"
+    return "plugin" if first in PLUGIN_SIDE else first
 
 
 def modules() -> dict[str, Path]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from itertools import groupby
-from typing import Any
 
-from ..airflow.scheduling import QueuedTask, Turn, dag_of
-from ..model import Obstacle, RunKey
-from .jobs import ActJob, RecordJob, RecoverJob
-from .sandbox import Sandbox, waits_in_vain
+from ..airflow.scheduling import QueuedTask, Turn
+from ..model import RunKey
+from .obstacles import does_not_end, endless, waits_in_vain
+from .processes import JobProcesses
+from .sandbox import Sandbox
+from .triggers import Triggers
 from .waits import Waits
 
 MAX_TURNS = 10_000
@@ -18,74 +18,24 @@ MAX_TURNS = 10_000
 ENDED = frozenset({"success", "failed"})
 MOST_RUNS = 100
 """DagRuns in one world: more are taken for DAGs that set each other off for ever."""
-_ENDLESS = Obstacle(
-    what=f"DAGs set each other off for more than {MOST_RUNS} runs",
-    where=None,
-    remedy="Break the circle of triggers, sensors and assets, or `skip` the DAG with a reason.",
-)
 
 TaskInstanceKey = tuple[RunKey, str, int]
 """DagRun, task id and map index."""
 
 
-class Processes:
-    """What runs the DAGs' code for a job while the scheduler takes its turns."""
-
-    def __init__(
-        self, sandbox: Sandbox, job: RecordJob | RecoverJob | ActJob, bags: Mapping[str, Any] | None = None
-    ) -> None:
-        self._sandbox = sandbox
-        self._job = job
-        self._shares_memory = isinstance(job, RecordJob) and job.shares_memory
-        self._bags = bags if bags is not None and self._shares_memory else {}
-        self._counts_lines = isinstance(job, RecordJob) and job.counts_lines
-        self._keeps_log = job.keeps_log if isinstance(job, RecoverJob) else True
-        self._may_repeat = isinstance(job, RecoverJob) and not job.keeps_log
-
-    def attempt(self, task: QueuedTask, waits: Waits, until: datetime) -> None:
-        """A worker's: one attempt of a queued task; a sensor may poke until then."""
-        if not self._shares_memory:
-            self._sandbox.forget()
-        taken_back = self._sandbox.attempt(
-            task,
-            self.loader_of(task.run[0]),
-            self._keeps_log,
-            self._counts_lines,
-            self._may_repeat,
-            waits.allowance(task.id, until),
-        )
-        now = self._sandbox.clock.now
-        if taken_back is not None:
-            waits.taken_back(task.id, task.task_id, taken_back, now)
-        else:
-            waits.ended(task.id, self._sandbox.journal.attempts[-1].state, now)
-            self._sandbox.take_heart()
-
-    def run_callbacks(self, requests: Sequence[Any]) -> None:
-        """The DAG processor's: what the scheduler asks of it."""
-        for dag_id, group in groupby(requests, key=dag_of):
-            self._sandbox.run_callbacks(tuple(group), self.loader_of(dag_id))
-
-    def loader_of(self, dag_id: str) -> Callable[[], Any]:
-        """Gives the bag of a DAG's file, or parses it afresh where there is none."""
-        job = self._job
-        is_own = dag_id == job.dag.dag_id
-        file = job.dag.file if is_own else str(self._sandbox.scheduler.dag(dag_id).fileloc)
-        return lambda: self._bags[file] if file in self._bags else self._sandbox.load_bag(file, job.folder)
-
-
 class Driver:
     """Drives what runs there are in a sandbox."""
 
-    def __init__(self, sandbox: Sandbox, arrive: Callable[[str, str], bool]) -> None:
+    def __init__(self, sandbox: Sandbox, triggers: Triggers, arrive: Callable[[str, str], bool]) -> None:
         self._sandbox = sandbox
+        self._triggers = triggers
         self._arrive = arrive
         """Told of each situation that a DAG's run of some kind gets into; whether it is known how that goes on."""
 
     def drive(
         self,
         run: RunKey,
-        processes: Processes,
+        processes: JobProcesses,
         *,
         counts_all: bool = False,
         may_jump: bool = False,
@@ -117,10 +67,10 @@ class Driver:
             if ready:
                 continue
             if all(state in ENDED for state in turn.states.values()):
-                self._sandbox.run_triggers(self._sandbox.clock.now)  # ends those whose tasks have gone
+                self._triggers.run(self._sandbox.clock.now)  # ends those whose tasks have gone
                 return _ended(run, turn, counts_all)
             if len(turn.states) > MOST_RUNS:
-                self._sandbox.journal.blocked(_ENDLESS)
+                self._sandbox.journal.blocked(endless(MOST_RUNS))
                 return "stuck"
             # A turn may only change states (a skip, a failure handed on): time passes once a turn changes none.
             if (states := self._sandbox.states()) != seen:
@@ -142,18 +92,12 @@ class Driver:
         if turn.states[run] not in ENDED:
             return "stuck"
         for dag_id in sorted({key[0] for key, state in turn.states.items() if state not in ENDED}):
-            self._sandbox.journal.blocked(
-                Obstacle(
-                    what=f"the run of the DAG {dag_id} that was set off does not end",
-                    where=None,
-                    remedy="Check that DAG on its own.",
-                )
-            )
+            self._sandbox.journal.blocked(does_not_end(dag_id))
         return turn.states[run]
 
     def _alone_until(self, waits: Waits, ready: Sequence[QueuedTask], seen: object) -> datetime | None:
         """Until when the only ready task may poke in line, for nothing else can go on; None if it is not alone."""
-        if len(ready) != 1 or not waits.has(ready[0].id) or self._sandbox.has_triggers:
+        if len(ready) != 1 or not waits.has(ready[0].id) or self._triggers.has_any:
             return None
         if self._sandbox.states() != seen:
             return None
@@ -165,12 +109,12 @@ class Driver:
     def _pass_time(self, waits: Waits) -> bool:
         """Let triggers run, or move the clock to where somebody can go on; False if nobody ever can."""
         clock, scheduler = self._sandbox.clock, self._sandbox.scheduler
-        deadline = scheduler.next_deadline(counts_triggers=not self._sandbox.has_hopeless_triggers)
+        deadline = scheduler.next_deadline(counts_triggers=not self._triggers.are_hopeless)
         rescheduled = scheduler.next_poke()
         poke = waits.next_poke(rescheduled, clock.now)
         times = [time for time in (deadline, poke) if time is not None]
         until = min(times, default=None)
-        if self._sandbox.run_triggers(until or waits.hopeless_at):
+        if self._triggers.run(until or waits.hopeless_at):
             waits.progressed(clock.now)
             return True
         if until is None:

@@ -24,10 +24,12 @@ from ..model import (
     RunKey,
     WorldState,
 )
-from .drive import Driver, Processes, TaskInstanceKey
+from .dag_processor import Prepare
+from .drive import Driver, TaskInstanceKey
 from .jobs import ActJob, FindJob, LoadJob, RecordJob, RecoverJob, Start
+from .processes import JobProcesses, Processes
 from .recoveries import clear_of
-from .sandbox import EPOCH, Prepare, Sandbox, Snapshot
+from .sandbox import EPOCH, Sandbox, Snapshot
 
 CLEARED_S = 600.0
 """From the end of a run until a person clears it, at least."""
@@ -65,8 +67,9 @@ class Engine:
     """Does the jobs of one process."""
 
     def __init__(self, rootdir: Path, prepare: Prepare) -> None:
-        self.sandbox = Sandbox(rootdir, prepare)
-        self._driver = Driver(self.sandbox, self._arrive)
+        self.sandbox = Sandbox(rootdir)
+        self.processes = Processes(self.sandbox, prepare)
+        self._driver = Driver(self.sandbox, self.processes.triggers, self._arrive)
         self._died: _Death | None = None
         """The last one: recoveries from one state follow each other."""
         self._endings: dict[str, _Ending] = {}
@@ -103,7 +106,7 @@ class Engine:
 
     def load(self, job: LoadJob) -> LoadedFile:
         """What a DAG file holds."""
-        bag = self.sandbox.parse_first(job.file, job.folder, "load")
+        bag = self.processes.dag_processor.parse_first(job.file, job.folder, "load")
         self.sandbox.forget()
         if isinstance(bag, str):
             return LoadedFile(
@@ -119,7 +122,7 @@ class Engine:
     def record(self, job: RecordJob) -> Recording:
         """A clean run, effect by effect."""
         self._endings, self._ending, self._situations = {}, None, {}
-        self.sandbox.place_inputs(job)
+        self.processes.dag_processor.place_inputs(job)
         bags = {
             file: self._bag_of_others(job, file) for file in sorted({*job.related.values()} - {job.dag.file})
         }
@@ -137,7 +140,7 @@ class Engine:
         self.sandbox.clock.move_to(runs.starts_at(dag, dates[-1]) + timedelta(seconds=job.delay_s))
         intervals = Intervals(logical_dates=dates, before=self.sandbox.world()) if job.intervals > 1 else None
         try:
-            run, outcome = self._run_in_order(job, Processes(self.sandbox, job, bags), dates)
+            run, outcome = self._run_in_order(job, self.processes.for_job(job, bags), dates)
         except runs.NotCreated as reason:
             raise NotRun(f"Airflow makes no run of this DAG: {reason}") from None
         return Recording(
@@ -151,7 +154,7 @@ class Engine:
         )
 
     def _run_in_order(
-        self, job: RecordJob, processes: Processes, dates: Sequence[datetime]
+        self, job: RecordJob, processes: JobProcesses, dates: Sequence[datetime]
     ) -> tuple[runs.Run, Outcome]:
         """Run intervals one after the other until one does not succeed; the first run, and how all ended."""
         first: runs.Run | None = None
@@ -167,7 +170,7 @@ class Engine:
 
     def _parsed(self, job: RecordJob, file: str, dag_ids: Set[str]) -> Any:
         """The bag of a file that is to give some DAGs."""
-        bag = self.sandbox.parse(file, job.folder)
+        bag = self.processes.dag_processor.parse(file, job.folder)
         if not job.shares_memory:
             self.sandbox.forget()
         if isinstance(bag, str):
@@ -205,7 +208,7 @@ class Engine:
 
     def _recover(self, job: RecoverJob, start: Start) -> Outcome:
         self._ending, self._situations = None, {}
-        processes = Processes(self.sandbox, job)
+        processes = self.processes.for_job(job)
         if job.logical_dates:
             return self._rerun_intervals(job, start, processes)
         if start.is_crash:
@@ -235,7 +238,7 @@ class Engine:
         if clear is not None:
             self.sandbox.is_stale = self._left_by(start.world, run.clear(clear))
 
-    def _die(self, job: RecoverJob, start: Start, processes: Processes) -> None:
+    def _die(self, job: RecoverJob, start: Start, processes: JobProcesses) -> None:
         """Make the world what it is when Airflow knows that the task's worker has died in the state.
 
         For a clear also the rest of the run has come to its end without the dead task: so it is by the time that somebody
@@ -309,7 +312,7 @@ class Engine:
     def act(self, job: ActJob) -> Acted:
         """What comes of what a person does to runs that have ended."""
         self.sandbox.begin(job.world, "recovery")
-        processes = Processes(self.sandbox, job)
+        processes = self.processes.for_job(job)
         if job.death is not None:
             self._settle(job.death, processes)
         self.sandbox.clock.advance(job.later_s)
@@ -323,7 +326,7 @@ class Engine:
         outcome = self.sandbox.outcome(self.sandbox.run(job.run), state)
         return Acted(touched=touched, world=self.sandbox.world(), outcome=outcome)
 
-    def _settle(self, death: Death, processes: Processes) -> None:
+    def _settle(self, death: Death, processes: JobProcesses) -> None:
         """Let Airflow notice the death, and whatever can go on without the dead task end."""
         dead = (death.run, death.task_id, death.map_index)
         self._notice(dead, processes)
@@ -332,14 +335,14 @@ class Engine:
         self.sandbox.journal.scheduler_turned()
         self._driver.drive(death.run, processes, without=dead)
 
-    def _notice(self, dead: TaskInstanceKey, processes: Processes) -> None:
+    def _notice(self, dead: TaskInstanceKey, processes: JobProcesses) -> None:
         """Let Airflow notice that a worker has been silent for too long."""
         self._wait(self.sandbox.scheduler.heartbeat_timeout_s + 1)
-        self.sandbox.lose_worker(*dead, processes.loader_of(dead[0][0]))
+        processes.lose_worker(*dead)
 
     # --- several intervals --------------------------------------------------------------------
 
-    def _rerun_intervals(self, job: RecoverJob, start: Start, processes: Processes) -> Outcome:
+    def _rerun_intervals(self, job: RecoverJob, start: Start, processes: JobProcesses) -> Outcome:
         """Run intervals otherwise than once each, in order."""
         self.sandbox.begin(start.world, job.seed)
         self._wait(CLEARED_S)

@@ -19,7 +19,7 @@ def serve(engine: Engine, channel: Channel) -> None:
     """Do jobs until the other side goes."""
     limit_resources()
     engine.sandbox.hide(channel.fileno())
-    engine.sandbox.on_attempt = lambda: channel.send(Alive())
+    engine.processes.attempts.on_start = lambda: channel.send(Alive())
     engine.sandbox.on_bound = lambda obstacle: _give_up(engine, channel, obstacle)
     try:
         while True:

@@ -1,0 +1,87 @@
+"""Airflow's processes besides the scheduler, all in one: worker, DAG processor and triggerer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from ..airflow.scheduling import QueuedTask, dag_of
+from ..model import RunKey
+from .attempts import Attempts
+from .dag_processor import DagProcessor, Prepare
+from .jobs import ActJob, RecordJob, RecoverJob
+from .sandbox import Sandbox
+from .triggers import Triggers
+from .waits import Waits
+
+
+class Processes:
+    """What runs the DAGs' code in a sandbox."""
+
+    def __init__(self, sandbox: Sandbox, prepare: Prepare) -> None:
+        self.sandbox = sandbox
+        self.dag_processor = DagProcessor(sandbox, prepare)
+        self.attempts = Attempts(sandbox, self.dag_processor)
+        self.triggers = Triggers(sandbox, self.dag_processor)
+
+    def for_job(
+        self, job: RecordJob | RecoverJob | ActJob, bags: Mapping[str, Any] | None = None
+    ) -> JobProcesses:
+        """Them as a job wants them to be; with the bags of files that are parsed already."""
+        return JobProcesses(self, job, bags)
+
+
+class JobProcesses:
+    """What runs the DAGs' code for a job while the scheduler takes its turns."""
+
+    def __init__(
+        self, processes: Processes, job: RecordJob | RecoverJob | ActJob, bags: Mapping[str, Any] | None
+    ) -> None:
+        self._sandbox = processes.sandbox
+        self._dag_processor = processes.dag_processor
+        self._attempts = processes.attempts
+        self._triggers = processes.triggers
+        self._job = job
+        self._shares_memory = isinstance(job, RecordJob) and job.shares_memory
+        self._bags = bags if bags is not None and self._shares_memory else {}
+        self._counts_lines = isinstance(job, RecordJob) and job.counts_lines
+        self._keeps_log = job.keeps_log if isinstance(job, RecoverJob) else True
+        self._may_repeat = isinstance(job, RecoverJob) and not job.keeps_log
+
+    def attempt(self, task: QueuedTask, waits: Waits, until: datetime) -> None:
+        """A worker's: one attempt of a queued task; a sensor may poke until then."""
+        if not self._shares_memory:
+            self._sandbox.forget()
+        taken_back = self._attempts.run(
+            task,
+            self._loader_of(task.run[0]),
+            self._keeps_log,
+            self._counts_lines,
+            self._may_repeat,
+            waits.allowance(task.id, until),
+        )
+        now = self._sandbox.clock.now
+        if taken_back is not None:
+            waits.taken_back(task.id, task.task_id, taken_back, now)
+        else:
+            waits.ended(task.id, self._sandbox.journal.attempts[-1].state, now)
+            self._triggers.take_heart()
+
+    def lose_worker(self, run: RunKey, task_id: str, map_index: int) -> None:
+        """Let Airflow find that a task's worker has been silent for too long."""
+        self._dag_processor.lose_worker(run, task_id, map_index, self._loader_of(run[0]))
+
+    def run_callbacks(self, requests: Sequence[Any]) -> None:
+        """The DAG processor's: what the scheduler asks of it."""
+        for dag_id, group in groupby(requests, key=dag_of):
+            self._dag_processor.run_callbacks(tuple(group), self._loader_of(dag_id))
+
+    def _loader_of(self, dag_id: str) -> Callable[[], Any]:
+        """Gives the bag of a DAG's file, or parses it afresh where there is none."""
+        job = self._job
+        is_own = dag_id == job.dag.dag_id
+        file = job.dag.file if is_own else str(self._sandbox.scheduler.dag(dag_id).fileloc)
+        load_bag = self._dag_processor.load_bag
+        return lambda: self._bags[file] if file in self._bags else load_bag(file, job.folder)
