@@ -155,8 +155,7 @@ def test_the_run_that_a_sensor_waits_for_is_made(dags: Project) -> None:
     found = dags.check_among("s1", {"a": waiting(), "b": upstream()}, "d", DATA)
     assert found.worst is Verdict.SAFE, found.results
     unsafe = dags.check_among("s2", {"a": waiting("a"), "b": upstream()}, "d", DATA)
-    # Events that come all at once make one run of the consumer.
-    assert unsafe.rules == {"duplicate-output", "order-dependent"}
+    assert unsafe.rules == {"duplicate-output"}
     assert outputs(unsafe.findings) == {"file:/data/out"}
 
 
