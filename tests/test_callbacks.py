@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+
 from dag_projects import Project
 
 from pytest_rerunsafe.model import Verdict
@@ -9,7 +11,7 @@ from pytest_rerunsafe.model import Verdict
 NOTES = """
     from datetime import datetime, timedelta
     from airflow.sdk import dag, task
-    from airflow.sdk.exceptions import AirflowSkipException
+    from airflow.exceptions import AirflowSkipException
 
     def note(name):
         def callback(context):
@@ -18,6 +20,7 @@ NOTES = """
         return callback
 """
 FOLDER = "world.mkdir('/data')"
+AIRFLOW = tuple(version("apache-airflow-core").split(".")[:2])
 
 
 def test_callbacks_of_success_and_skips_run_in_a_clean_run(dags: Project) -> None:
@@ -73,7 +76,8 @@ def test_a_lost_worker_sets_off_the_callbacks_that_its_version_sets_off(dags: Pr
         for check in ("rerun", "crash.again", "crash.once")
     }
     assert extra["rerun"] == set()
-    assert extra["crash.again"] == {"file:/data/retry"}
+    # 3.1 does not tell the DAG processor whether the task has a try left: it runs no callback of a retry.
+    assert extra["crash.again"] == (set() if AIRFLOW < ("3", "2") else {"file:/data/retry"})
     assert extra["crash.once"] == {"file:/data/failure", "file:/data/dag"}
 
 

@@ -13,7 +13,7 @@ HEAD = """\
 from datetime import datetime, timedelta
 from pathlib import Path
 from airflow.sdk import DAG, dag, setup, task, task_group, teardown
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.exceptions import AirflowFailException, AirflowSkipException
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.providers.standard.operators.latest_only import LatestOnlyOperator
 
