@@ -113,6 +113,7 @@ class Attempt:
 
 def run_callbacks(bag: Any, requests: Sequence[Any], log: TaskLog) -> None:
     """What the DAG processor does when the scheduler asks it to run callbacks; what they raise is Airflow's to deal with."""
+    # Typed for structlog's logger, of which it calls no more than `TaskLog` has.
     processor._execute_callbacks(bag, list(requests), log)  # type: ignore[arg-type]
 
 

@@ -226,7 +226,7 @@ class MetadataStore:
         with self.aside(), self.known_use():
             try:
                 value = function()
-            except Exception as raised:
+            except Exception as raised:  # an answer as well: `ask` raises it, each time
                 error = raised
         return _Answer(value, error, tuple(self._collect()))
 

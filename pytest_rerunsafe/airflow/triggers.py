@@ -31,6 +31,7 @@ class _Loop(asyncio.SelectorEventLoop):
         super().__init__()
         self._on_timer = on_timer
 
+    # Passed on as they come: their signatures differ between the versions of CPython.
     def call_at(self, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
         self._on_timer()
         return super().call_at(*arguments, **options)
@@ -39,7 +40,7 @@ class _Loop(asyncio.SelectorEventLoop):
         done = self.create_future()
         try:
             done.set_result(func(*args))
-        except Exception as raised:
+        except Exception as raised:  # whoever awaits gets it, as from an executor
             done.set_exception(raised)
         return done
 

@@ -181,7 +181,9 @@ class Attempts:
             exit_code, error = 1, failed
         except (SystemExit, KeyboardInterrupt) as exited_early:
             exit_code, error = 1, exited_early
-        except Exception as failed_anyhow:
+        except (
+            Exception
+        ) as failed_anyhow:  # Airflow's task runner let it through: its process would have died of it
             exit_code, error = 1, failed_anyhow
         self._sandbox.end_process()
         return exit_code, error
