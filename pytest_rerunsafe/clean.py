@@ -99,6 +99,7 @@ class _Judgement:
             self._outputs(self._reference),
             self._agreeing(self._other_clock),
             self._agreeing(self._other_entropy),
+            is_unordered=self._counting.is_unordered,
         )
         disagreements = (*self._failing_elsewhere(), *self._disagreements(volatility))
         findings = (*self._parse_effects(), *disagreements, *self._memory_sharing(volatility))
@@ -174,7 +175,12 @@ class _Judgement:
         run = self._shared_memory
         if run is None or not _succeeded(run):
             return ()
-        differences = diff_outputs(self._outputs(run), self._outputs(self._reference), volatility)
+        differences = diff_outputs(
+            self._outputs(run),
+            self._outputs(self._reference),
+            volatility,
+            is_unordered=self._counting.is_unordered,
+        )
         if not differences or self._is_parse_output(differences):
             return ()
         return (self._memory_finding(summarise(differences), differences),)

@@ -75,7 +75,10 @@ def _volatility(reference: Recording, answers: Sequence[Answer], counting: Count
     outputs: list[dict[str, Output]] = [
         counting.select(recording.outcome.outputs) for recording in (reference, *others)
     ]
-    volatility = find_volatile(*outputs)
+    reference_outputs, other_clock, other_entropy = outputs
+    volatility = find_volatile(
+        reference_outputs, other_clock, other_entropy, is_unordered=counting.is_unordered
+    )
     if not volatility.problems:
         return volatility
     names = ", ".join(dict.fromkeys(difference.output for _, difference in volatility.problems))

@@ -35,12 +35,18 @@ class DagSettings:
     """Only these count; empty: everything that the run changed."""
     ignore: tuple[str, ...] = ()
     """Globs of outputs that don't count."""
+    unordered: tuple[str, ...] = ()
+    """Outputs whose records may stand in any order."""
     local: tuple[str, ...] = ()
     """Files and folders that a worker has for itself: a rerun finds them as they were before the run."""
     recoveries: tuple[RecoveryKind, ...] = ()
     """Only these are tried; empty: those of the profile."""
     skip: str | None = None
     """Why it is not checked; None: it is."""
+
+
+_SHARED = ("outputs", "ignore", "unordered", "local")
+"""What holds for all DAGs that do not say otherwise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +58,7 @@ class Settings:
     profile: Profile = Profile.DEFAULT
     ignore: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    unordered: tuple[str, ...] = ()
     local: tuple[str, ...] = ()
     dag: Mapping[str, DagSettings] = field(default_factory=dict)
     """By DAG id; only DAGs that have settings of their own."""
@@ -60,7 +67,8 @@ class Settings:
 
     def for_dag(self, dag_id: str) -> DagSettings:
         """What holds for a DAG, whether it has settings of its own or not."""
-        return self.dag.get(dag_id, DagSettings(outputs=self.outputs, ignore=self.ignore, local=self.local))
+        shared = {key: getattr(self, key) for key in _SHARED}
+        return self.dag.get(dag_id, DagSettings(**shared))
 
 
 # --- reading ----------------------------------------------------------------------------------
@@ -92,7 +100,7 @@ def read_settings(rootdir: Path, *, profile: str | None = None) -> Settings:
     table, place = _find_table(rootdir)
     values = _read_table(table, place, _PROJECT_KEYS)
     tables: Mapping[str, _Table] = values.pop("dag", {})
-    shared: _Table = {key: values[key] for key in ("outputs", "ignore", "local") if key in values}
+    shared: _Table = {key: values[key] for key in _SHARED if key in values}
     dag = {dag_id: DagSettings(**{**shared, **own}) for dag_id, own in tables.items()}
     settings = Settings(**values, dag=dag, file=place.file)
     return replace(settings, profile=Profile(profile)) if profile else settings
@@ -245,6 +253,7 @@ _DAG_KEYS: Mapping[str, _Reader] = {
     "outputs": _strings,
     "recoveries": _recoveries,
     "skip": _reason,
+    "unordered": _strings,
 }
 _PROJECT_KEYS: Mapping[str, _Reader] = {
     "dag": _dag_tables,
@@ -253,6 +262,7 @@ _PROJECT_KEYS: Mapping[str, _Reader] = {
     "local": _absolute_paths,
     "outputs": _strings,
     "profile": _profile,
+    "unordered": _strings,
 }
 
 

@@ -135,7 +135,7 @@ class Study:
     def _counting(self) -> Counting:
         chosen = self._settings.for_dag(self._dag.dag_id)
         local = [glob for path in chosen.local for glob in (path, f"{path}/*")]
-        return Counting(only=chosen.outputs, ignore=(*chosen.ignore, *local))
+        return Counting(only=chosen.outputs, ignore=(*chosen.ignore, *local), unordered=chosen.unordered)
 
     @property
     def _reference(self) -> Recording:

@@ -7,10 +7,14 @@ from collections.abc import Iterator
 import pytest
 from dag_projects import Project, project
 
+from pytest_rerunsafe.settings import DagSettings, Settings
+
 pytest_plugins = ["pytester"]
 
 
 @pytest.fixture(scope="session")
 def dags(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """A project for DAG files; its checker takes seconds to start and serves all tests of a pytest process."""
-    yield from project(tmp_path_factory.mktemp("project").resolve())
+    in_any_order = DagSettings(unordered=("/data/*.csv",))
+    settings = Settings(dag={"in_any_order": in_any_order})
+    yield from project(tmp_path_factory.mktemp("project").resolve(), settings)

@@ -10,18 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_rerunsafe.compare.differences import (
-    LINE_LIMIT,
-    WIDTH_LIMIT,
+from pytest_rerunsafe.compare.differences import LINE_LIMIT, WIDTH_LIMIT, describe, diff_outputs, summarise
+from pytest_rerunsafe.compare.formats import (
     Format,
     compare_records,
-    describe,
-    diff_outputs,
     format_of,
     header_of,
     record_pair,
     records,
-    summarise,
 )
 from pytest_rerunsafe.compare.volatile import Volatility, find_volatile
 from pytest_rerunsafe.model import Difference, Output
@@ -89,7 +85,6 @@ DICT: dict[str, Any] = {"total": 20, "by": {"a": 1, "b": 2}, "rows": [{"n": n} f
             "records 4 to 10 missing in `rows`",
         ),
         (JSON, dumps([1, {"k": [5, 6]}]), dumps([1, {"k": [5, 7]}]), "`[1].k[1]` is 7 instead of 6"),
-        (JSON, dumps({"a": 1, "b": 2}), dumps({"b": 2, "a": 1}), "same data, written differently"),
         (JSON, dumps(DICT), dumps(DICT)[:20], f"cut off after 20 of {len(dumps(DICT))} bytes"),
         (JSON, dumps(DICT), dumps(DICT) * 2, "the whole content twice"),
         (JSON, b"[1]", b"[true]", "`[0]` is true instead of 1"),
@@ -136,6 +131,45 @@ def test_volatile_values_are_no_difference_and_don_t_show() -> None:
     assert diff_outputs(clean, outputs(a=b"n,at\n1,2026-01-15\n"), volatility) == ()
     [found] = diff_outputs(clean, outputs(a=b"n,at\n2,2026-01-15\n"), volatility)
     assert (found.clean, found.rerun) == ("...\n1,<time>", "...\n2,<time>")
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "other"),
+    [
+        (JSON, b'{"a": 1, "b": [1, 2]}', b'{\n  "b": [1, 2],\n  "a": 1\n}\n'),
+        (JSONL, b'{"a": 1, "b": 2}\n{"c": 3}\n', b'{"b": 2, "a": 1}\n{"c":3}\n'),
+        ("xcom:t/k", b'{"a": 1, "b": 2}', b'{"b": 2, "a": 1}'),
+    ],
+)
+def test_json_that_is_written_differently_is_the_same(name: str, one: bytes, other: bytes) -> None:
+    sides = ({name: Output(name=name, content=content)} for content in (one, other))
+    clean, rerun = sides
+    assert diff_outputs(clean, rerun, Volatility.none()) == ()
+    assert find_volatile(clean, clean, rerun).problems == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "one", "other"),
+    [
+        (JSON, b"[1, 2]", b"[2, 1]"),
+        (JSON, b'{"a": 1}', b'{"a": 1.0}'),
+        (JSONL, b'{"a": 1}\n{"a": 2}\n', b'{"a": 2}\n{"a": 1}\n'),
+        (CSV, TABLE, table(*reversed(ALL))),
+    ],
+)
+def test_another_order_is_a_difference_unless_it_does_not_count(name: str, one: bytes, other: bytes) -> None:
+    clean, rerun = ({name: Output(name=name, content=content)} for content in (one, other))
+    assert len(diff_outputs(clean, rerun, Volatility.none())) == 1
+    found = diff_outputs(clean, rerun, Volatility.none(), is_unordered=lambda other: other == name)
+    assert len(found) == (other == b'{"a": 1.0}')
+    assert len(find_volatile(clean, clean, rerun).problems) == 1
+    assert len(find_volatile(clean, clean, rerun, is_unordered=lambda other: True).problems) == len(found)
+
+
+def test_of_records_in_any_order_only_those_that_differ_are_shown() -> None:
+    clean, rerun = outputs(a=TABLE), outputs(a=table(*reversed(ALL)) + b"11,n11\n")
+    [found] = diff_outputs(clean, rerun, Volatility.none(), is_unordered=lambda name: True)
+    assert (found.summary, found.clean, found.rerun) == ("1 extra record", "...", "...\n11,n11\n...")
 
 
 def test_equal_contents_are_not_even_masked() -> None:
@@ -352,6 +386,23 @@ def test_one_line_names_the_output_and_counts_the_others() -> None:
     assert summarise([one, one, one]) == "/data/out.csv: 3 of 10 records twice (and 2 more outputs)"
     assert summarise([difference("xcom:t/k", "XCom is missing")]) == "xcom:t/k: XCom is missing"
     assert summarise([]) == "no difference"
+
+
+@pytest.mark.parametrize(
+    ("summary", "told"),
+    [
+        ("extra file", "2 extra files, such as /data/out.csv"),
+        ("file is missing", "2 files missing, such as /data/out.csv"),
+        ("file is empty", "2 files empty, such as /data/out.csv"),
+    ],
+)
+def test_one_line_counts_whole_files(summary: str, told: str) -> None:
+    one, other = difference(CSV, summary), difference(TXT, "line 3 differs")
+    assert summarise([one, one]) == told
+    assert summarise([one, other, one]) == f"{told} (and 1 more output)"
+    assert summarise([other, one, one]) == "/data/out.txt: line 3 differs (and 2 more outputs)"
+    many = [difference("file:/" + "x" * 200 + "/out.csv", summary)] * 30
+    assert len(summarise(many)) == 100
 
 
 def test_one_line_keeps_the_end_of_a_long_name() -> None:

@@ -45,10 +45,12 @@ dags = ["dags", "more/one.py"]
 profile = "thorough"
 ignore = ["*.log"]
 outputs = ["/data"]
+unordered = ["*.tsv"]
 
 [tool.rerun-safety.dag.orders]
 logical_date = "2024-01-15"
 outputs = ["/data/out"]
+unordered = ["/data/out/*.csv"]
 recoveries = ["retry", "clear-run"]
 skip = "talks to SAP"
 
@@ -66,15 +68,17 @@ def test_all_keys_are_read(tmp_path: Path) -> None:
         profile=Profile.THOROUGH,
         ignore=("*.log",),
         outputs=("/data",),
+        unordered=("*.tsv",),
         dag={
             "orders": DagSettings(
                 logical_date=datetime(2024, 1, 15, tzinfo=timezone.utc),
                 outputs=("/data/out",),
+                unordered=("/data/out/*.csv",),
                 ignore=("*.log",),
                 recoveries=(RecoveryKind.RETRY, RecoveryKind.CLEAR_RUN),
                 skip="talks to SAP",
             ),
-            "etl.daily": DagSettings(outputs=("/data",)),
+            "etl.daily": DagSettings(outputs=("/data",), unordered=("*.tsv",)),
         },
         file="pyproject.toml",
     )
@@ -82,7 +86,8 @@ def test_all_keys_are_read(tmp_path: Path) -> None:
 
 def test_a_dag_without_settings_has_those_of_the_project(tmp_path: Path) -> None:
     settings = read_settings(pyproject(tmp_path, FULL))
-    assert settings.for_dag("other") == DagSettings(outputs=("/data",), ignore=("*.log",))
+    shared = DagSettings(outputs=("/data",), ignore=("*.log",), unordered=("*.tsv",))
+    assert settings.for_dag("other") == shared
     assert settings.for_dag("orders").skip == "talks to SAP"
 
 
@@ -166,17 +171,17 @@ def test_a_logical_date_means_the_same_as_text_and_as_toml(
         (
             "[tool.rerun-safety]\nprofil = 'fast'\n",
             "pyproject.toml: tool.rerun-safety: unknown key 'profil', did you mean 'profile'?; "
-            "valid keys: dag, dags, ignore, local, outputs, profile",
+            "valid keys: dag, dags, ignore, local, outputs, profile, unordered",
         ),
         (
             "[tool.rerun-safety]\nzzz = 1\n",
             "pyproject.toml: tool.rerun-safety: unknown key 'zzz'; "
-            "valid keys: dag, dags, ignore, local, outputs, profile",
+            "valid keys: dag, dags, ignore, local, outputs, profile, unordered",
         ),
         (
             "[tool.rerun-safety.dag.orders]\nlogicaldate = 2024-01-15\n",
             "pyproject.toml: tool.rerun-safety.dag.orders: unknown key 'logicaldate', "
-            "did you mean 'logical_date'?; valid keys: ignore, local, logical_date, outputs, recoveries, skip",
+            "did you mean 'logical_date'?; valid keys: ignore, local, logical_date, outputs, recoveries, skip, unordered",
         ),
         (
             "[tool.rerun-safety]\ndags = 'dags'\n",
@@ -189,6 +194,15 @@ def test_a_logical_date_means_the_same_as_text_and_as_toml(
         (
             "[tool.rerun-safety]\noutputs = ['']\n",
             "pyproject.toml: tool.rerun-safety.outputs: expected a list of non-empty strings, got '' in it",
+        ),
+        (
+            "[tool.rerun-safety.dag.orders]\nunorderd = ['*.csv']\n",
+            "pyproject.toml: tool.rerun-safety.dag.orders: unknown key 'unorderd', did you mean 'unordered'?; "
+            "valid keys: ignore, local, logical_date, outputs, recoveries, skip, unordered",
+        ),
+        (
+            "[tool.rerun-safety]\nunordered = '*.csv'\n",
+            "pyproject.toml: tool.rerun-safety.unordered: expected a list of non-empty strings, got '*.csv'",
         ),
         (
             "[tool.rerun-safety]\nprofile = 'fats'\n",

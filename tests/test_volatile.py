@@ -182,14 +182,6 @@ def test_a_number_out_of_the_range_of_epochs_is_no_time() -> None:
     assert rules(find(FILE, '{"n": 9705288500}', '{"n": 9805288500}')) == [Rule.CLOCK_DEPENDENT]
 
 
-def test_the_header_of_a_gzip_file_holds_a_time() -> None:
-    head, tail = b"\x1f\x8b\x08\x00", b"\x02\xff\x01\x02\x03"
-    runs = [named({"file:/x.gz": head + time + tail}) for time in (b"\x01\x02\x03\x04", b"\x09\x08\x07\x06")]
-    found = find_volatile(runs[0], runs[1], runs[0])
-    assert found.problems == ()
-    assert found.mask("file:/x.gz", head + b"zzzz" + tail) == b"<time>" + tail
-
-
 # --- ids --------------------------------------------------------------------------------------
 
 ID_PAIRS = {

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-import json
-import posixpath
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
-from enum import Enum
-from functools import lru_cache
-from typing import Protocol, TypeAlias
+from typing import Protocol
 
-from ..model import Difference, Output
-
-Outputs: TypeAlias = Mapping[str, Output]
+from ..model import Difference
+from .formats import (
+    DEPTH_LIMIT,
+    Format,
+    Outputs,
+    RecordChanges,
+    canonical,
+    common_format,
+    compare_records,
+    format_of,
+    header_of,
+    is_same,
+    json_value,
+    lines,
+    ordered,
+    shared_start,
+    split,
+    unreadable,
+)
 
 LINE_LIMIT = 10
 WIDTH_LIMIT = 100
@@ -23,10 +33,7 @@ _SUMMARY_LIMIT = 100
 _VALUE_LIMIT = 30
 _ALIGN_LIMIT = 40_000
 """Lines times lines up to which two texts are aligned; above that the whole stretch that differs is shown."""
-_DEPTH_LIMIT = 50
 _LEFT_OUT = "..."
-_CACHED = 8
-"""Contents kept in parsed form: a few questions are asked of each pair, one after the other."""
 
 
 class Masking(Protocol):
@@ -35,210 +42,16 @@ class Masking(Protocol):
     def mask(self, name: str, content: bytes) -> bytes: ...
 
 
-# --- formats ----------------------------------------------------------------------------------
-
-
-class Format(Enum):
-    """How a content falls into records and values."""
-
-    JSON = "json"
-    JSON_LINES = "json lines"
-    DELIMITED = "delimited"
-    TEXT = "text"
-    BINARY = "binary"
-
-    @property
-    def is_by_lines(self) -> bool:
-        """Whether a record is a line, so that a torn one and the next can run together."""
-        return self in (Format.TEXT, Format.DELIMITED, Format.JSON_LINES)
-
-
-_BINARY_BYTE = re.compile(rb"[\x00-\x06\x0e-\x1a\x1c-\x1f]")
-_DELIMITED_SUFFIXES = (".csv", ".tsv", ".tab")
-_JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
-
-
-def format_of(name: str, content: bytes) -> Format:
-    """The format of an output, by the suffix of its name, else by its content."""
-    if _BINARY_BYTE.search(content):
-        return Format.BINARY
-    suffix = posixpath.splitext(name)[1].lower() if name.startswith("file:") else ""
-    if suffix in _DELIMITED_SUFFIXES:
-        return Format.DELIMITED
-    if suffix in _JSON_LINES_SUFFIXES:
-        return Format.JSON_LINES
-    return _format_by_content(content, Format.JSON if suffix == ".json" else Format.TEXT, name)
-
-
-def _format_by_content(content: bytes, otherwise: Format, name: str) -> Format:
-    if not name.startswith("file:") or content.lstrip()[:1] in (b"{", b"["):
-        if _parse(content) is not _BROKEN:
-            return Format.JSON
-        if _is_json_lines(content):
-            return Format.JSON_LINES
-    return otherwise
-
-
-def _is_json_lines(content: bytes) -> bool:
-    lines = [line for line in content.split(b"\n", 3)[:3] if line.strip()]
-    return len(lines) > 1 and all(isinstance(_parse(line), (dict, list)) for line in lines[:2])
-
-
-class _Broken:
-    """Stands for what is no JSON; None is JSON."""
-
-
-_BROKEN = _Broken()
-
-
-@lru_cache(maxsize=_CACHED)
-def _parse(content: bytes) -> object:
-    """The JSON value, not to be changed; `_BROKEN` if it is none."""
-    try:
-        value: object = json.loads(content, object_pairs_hook=_all_pairs)
-    except (ValueError, RecursionError):
-        return _BROKEN
-    return value
-
-
-def _all_pairs(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """Every pair, also where masking has made keys equal."""
-    value = dict(pairs)
-    if len(value) == len(pairs):
-        return value
-    seen: Counter[str] = Counter()
-    value = {}
-    for key, item in pairs:
-        seen[key] += 1
-        value[key if seen[key] == 1 else f"{key}#{seen[key]}"] = item
-    return value
-
-
-# --- records ----------------------------------------------------------------------------------
-
-
-def records(name: str, content: bytes) -> tuple[bytes, ...]:
-    """The records of an output: lines, rows (the header is one), items of JSON; a binary content is one."""
-    return _split(format_of(name, content), content)
-
-
-def record_pair(name: str, clean: bytes, rerun: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-    """The records of two contents of one output, split alike even where one of them is damaged."""
-    form = common_format(name, clean, rerun)
-    return _split(form, clean), _split(form, rerun)
-
-
-def common_format(name: str, clean: bytes, rerun: bytes) -> Format:
-    """The format in which two contents of one output can both be read."""
-    form = format_of(name, clean or rerun)
-    if Format.BINARY in (form, format_of(name, rerun)):
-        return Format.BINARY
-    if form is Format.JSON and _BROKEN in (_parse(clean), _parse(rerun)):
-        return Format.TEXT
-    return form
-
-
-@lru_cache(maxsize=_CACHED)
-def _split(form: Format, content: bytes) -> tuple[bytes, ...]:
-    match form:
-        case Format.BINARY:
-            return (content,) if content else ()
-        case Format.DELIMITED:
-            return _rows(content)
-        case Format.JSON:
-            value = _parse(content)
-            return _lines(content) if value is _BROKEN else tuple(_items(value, ""))
-        case _:
-            return _lines(content)
-
-
-def _lines(content: bytes) -> tuple[bytes, ...]:
-    lines = content.replace(b"\r\n", b"\n").split(b"\n")
-    if not lines[-1]:
-        lines.pop()
-    return tuple(lines)
-
-
-def _rows(content: bytes) -> tuple[bytes, ...]:
-    """Lines, put together again where a quoted cell holds a line break."""
-    lines = _lines(content)
-    if b'"' not in content:
-        return lines
-    rows: list[bytes] = []
-    is_open = False
-    for line in lines:
-        if is_open:
-            rows[-1] += b"\n" + line
-        else:
-            rows.append(line)
-        is_open ^= line.count(b'"') % 2 == 1
-    return tuple(rows)
-
-
-def _items(value: object, path: str) -> Iterator[bytes]:
-    """One record per element of a list and per value of an object that is not itself a container."""
-    if isinstance(value, dict) and value and path.count(".") < _DEPTH_LIMIT:
-        for key in sorted(value):
-            yield from _items(value[key], f"{path}.{key}" if path else key)
-    elif isinstance(value, list) and value:
-        for element in value:
-            yield _labelled(f"{path}[]" if path else "", element)
-    elif value not in ({}, []):
-        yield _labelled(path, value)
-
-
-_ENCODER = json.JSONEncoder(sort_keys=True, ensure_ascii=False)
-
-
-def _labelled(path: str, value: object) -> bytes:
-    return (f"{path}: " if path else "").encode("utf-8", "surrogatepass") + _canonical(value)
-
-
-def _canonical(value: object) -> bytes:
-    return _ENCODER.encode(value).encode("utf-8", "surrogatepass")
-
-
-_NAME_CELL = re.compile(rb'\s*"?[A-Za-z_][\w .()/%#-]*"?\s*')
-_CELL_END = re.compile(rb"[,;\t|]")
-
-
-def header_of(rows: Sequence[bytes]) -> tuple[bytes, ...]:
-    """The column names of delimited records; empty if the first record is none."""
-    cells = _CELL_END.split(rows[0]) if rows else []
-    if not all(map(_NAME_CELL.fullmatch, cells)) or len(set(cells)) < len(cells):
-        return ()
-    is_plain = len(rows) > 1 and all(map(_NAME_CELL.fullmatch, _CELL_END.split(rows[1])))
-    if is_plain and not (len(cells) > 1 and rows[0].islower()):
-        return ()
-    return tuple(cell.strip(b' "') for cell in cells)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordChanges:
-    """How the multiset of a rerun's records differs from the clean run's."""
-
-    missing: tuple[bytes, ...]
-    repeated: tuple[bytes, ...]
-    """There more often than in the clean run."""
-    foreign: tuple[bytes, ...]
-    """Unknown to the clean run."""
-
-
-def compare_records(clean: Sequence[bytes], rerun: Sequence[bytes]) -> RecordChanges:
-    """What is missing, repeated and foreign in a rerun, each record as often as it is so."""
-    wanted, found = Counter(clean), Counter(rerun)
-    extra = found - wanted
-    return RecordChanges(
-        missing=tuple((wanted - found).elements()),
-        repeated=tuple(record for record in extra.elements() if record in wanted),
-        foreign=tuple(record for record in extra.elements() if record not in wanted),
-    )
-
-
 # --- differences ------------------------------------------------------------------------------
 
 
-def diff_outputs(clean: Outputs, rerun: Outputs, volatility: Masking) -> tuple[Difference, ...]:
+def diff_outputs(
+    clean: Outputs,
+    rerun: Outputs,
+    volatility: Masking,
+    *,
+    is_unordered: Callable[[str], bool] = lambda name: False,
+) -> tuple[Difference, ...]:
     """What of a rerun's outputs differs from the clean run's, volatile values masked; sorted by name."""
     found = []
     for name in sorted(clean.keys() | rerun.keys()):
@@ -246,8 +59,11 @@ def diff_outputs(clean: Outputs, rerun: Outputs, volatility: Masking) -> tuple[D
         if before == after:
             continue
         before, after = _masked(volatility, name, before), _masked(volatility, name, after)
-        if before != after:
+        if before is None or after is None:
             found.append(describe(name, before, after))
+        elif not is_same(name, before, after, is_unordered(name)):
+            sides = ordered(name, before, after) if is_unordered(name) else (before, after)
+            found.append(describe(name, *sides))
     return tuple(found)
 
 
@@ -266,11 +82,14 @@ def describe(name: str, clean: bytes | None, rerun: bytes | None) -> Difference:
         return Difference(
             output=name, clean=_beginning(name, clean), rerun=_beginning(name, rerun), summary=summary
         )
+    if kind := unreadable(clean, rerun):
+        summary = f"{_noun(name)} is damaged: no {kind} file that can be read"
+        return Difference(output=name, clean=_beginning(name, clean), rerun=_hex(rerun, 0), summary=summary)
     form = common_format(name, clean, rerun)
     if form is Format.BINARY:
         before, after = _byte_excerpts(clean, rerun)
         return Difference(output=name, clean=before, rerun=after, summary=_byte_summary(name, clean, rerun))
-    before, after = excerpts(_split(form, clean), _split(form, rerun))
+    before, after = excerpts(split(form, clean), split(form, rerun))
     if before == after:
         before, after = excerpts(clean.split(b"\n"), rerun.split(b"\n"))
     return Difference(output=name, clean=before, rerun=after, summary=_summary(name, form, clean, rerun))
@@ -287,7 +106,7 @@ def _summary(name: str, form: Format, clean: bytes, rerun: bytes) -> str:
     if not rerun.strip():
         return f"{_noun(name)} is empty"
     if form is Format.JSON:
-        return _printable(_json_summary(_parse(clean), _parse(rerun)))
+        return _printable(_json_summary(json_value(clean), json_value(rerun)))
     if clean.startswith(rerun) and not _ends_with_record(form, clean, rerun):
         return f"cut off after {len(rerun)} of {len(clean)} bytes"
     if not clean.endswith(b"\n") and _is_multiple(clean, rerun):
@@ -309,7 +128,7 @@ def _ends_with_record(form: Format, clean: bytes, rerun: bytes) -> bool:
 
 
 def _by_records(form: Format, clean: bytes, rerun: bytes) -> str:
-    before, after = _split(form, clean), _split(form, rerun)
+    before, after = split(form, clean), split(form, rerun)
     header = before[:1] if form is Format.DELIMITED and header_of(before) else ()
     noun = "line" if form is Format.TEXT else "record"
     if header and after[:1] != header:
@@ -397,11 +216,11 @@ def _json_summary(clean: object, rerun: object) -> str:
 
 
 def _json_phrases(clean: object, rerun: object, path: str) -> Iterator[str]:
-    if isinstance(clean, dict) and isinstance(rerun, dict) and path.count(".") < _DEPTH_LIMIT:
+    if isinstance(clean, dict) and isinstance(rerun, dict) and path.count(".") < DEPTH_LIMIT:
         yield from _object_phrases(clean, rerun, path)
     elif isinstance(clean, list) and isinstance(rerun, list):
         yield from _list_phrases(clean, rerun, path)
-    elif _canonical(clean) != _canonical(rerun):
+    elif canonical(clean) != canonical(rerun):
         yield f"{f'`{path}`' if path else 'value'} is {_shown(rerun)} instead of {_shown(clean)}"
 
 
@@ -417,7 +236,7 @@ def _object_phrases(clean: dict[str, object], rerun: dict[str, object], path: st
 
 
 def _list_phrases(clean: list[object], rerun: list[object], path: str) -> Iterator[str]:
-    before, after = [*map(_canonical, clean)], [*map(_canonical, rerun)]
+    before, after = [*map(canonical, clean)], [*map(canonical, rerun)]
     if before == after:
         return
     changed = [index for index, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1]]
@@ -428,7 +247,7 @@ def _list_phrases(clean: list[object], rerun: list[object], path: str) -> Iterat
 
 
 def _shown(value: object) -> str:
-    return _cut(_canonical(value).decode("utf-8", "backslashreplace"), _VALUE_LIMIT)
+    return _cut(canonical(value).decode("utf-8", "backslashreplace"), _VALUE_LIMIT)
 
 
 # --- excerpts ---------------------------------------------------------------------------------
@@ -508,20 +327,8 @@ def _beginning(name: str, content: bytes | None) -> str | None:
         return None
     if format_of(name, content) is Format.BINARY:
         return _hex(content, 0)
-    lines = _lines(content)
-    return _rendered(lines, range(len(lines)), {})
-
-
-def shared_start(one: bytes, other: bytes) -> int:
-    """The number of bytes that two contents have in common at the start."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    shown = lines(content)
+    return _rendered(shown, range(len(shown)), {})
 
 
 def _byte_excerpts(clean: bytes, rerun: bytes) -> tuple[str, str]:
@@ -550,13 +357,26 @@ def _byte_summary(name: str, clean: bytes, rerun: bytes) -> str:
 # --- one line ---------------------------------------------------------------------------------
 
 
+_OF_WHOLE_FILES = {
+    "extra file": "extra files",
+    "file is missing": "files missing",
+    "file is empty": "files empty",
+}
+
+
 def summarise(differences: Sequence[Difference]) -> str:
-    """One line of at most 100 characters: the first difference in full, the number of the others."""
+    """One line of at most 100 characters: the first difference in full, with those alike, the number of the others."""
     if not differences:
         return "no difference"
-    first, others = differences[0], len(differences) - 1
+    first = differences[0]
+    plural = _OF_WHOLE_FILES.get(first.summary)
+    alike = sum(difference.summary == first.summary for difference in differences) if plural else 1
+    others = len(differences) - alike
     end = f" (and {others} more {_plural(others, 'output')})" if others else ""
     room = _SUMMARY_LIMIT - len(end)
+    if alike > 1:
+        begin = f"{alike} {plural}, such as "
+        return f"{begin}{_short_name(first.output, room - len(begin))}{end}"
     summary = _cut(first.summary.replace("\n", " "), room * 2 // 3)
     return f"{_short_name(first.output, room - len(summary) - 2)}: {summary}{end}"
 

@@ -20,7 +20,8 @@ from ..model import (
     Scenario,
     Splice,
 )
-from .differences import compare_records, diff_outputs, record_pair, summarise
+from .differences import diff_outputs, summarise
+from .packed import unpacked
 from .rules import Evidence, classify
 from .volatile import Volatility
 
@@ -38,6 +39,8 @@ class Counting:
     """Paths, folders, globs or output names; empty: all."""
     ignore: tuple[str, ...] = ()
     """Globs over paths, names of files, or output names."""
+    unordered: tuple[str, ...] = ()
+    """Outputs whose records may stand in any order, in the same words."""
     xcoms: frozenset[str] | None = None
     """XComs that a task other than the one that pushes them reads, `task_id/key`; None: not known yet, all count."""
 
@@ -52,8 +55,12 @@ class Counting:
         return replace(self, xcoms=frozenset(read))
 
     def select(self, outputs: Outputs) -> dict[str, Output]:
-        """Those that count."""
-        return {name: output for name, output in outputs.items() if self.counts(name)}
+        """Those that count, with what they hold where they are packed."""
+        return {name: unpacked(output) for name, output in outputs.items() if self.counts(name)}
+
+    def is_unordered(self, name: str) -> bool:
+        """Whether the order of its records does not count."""
+        return any(_is_within(name.removeprefix("file:"), chosen) for chosen in self.unordered)
 
     def counts(self, name: str) -> bool:
         """Whether one does."""
@@ -122,27 +129,19 @@ class Judge:
         self._dag = Location(file=dag_file, line=dag_line)
         self._outputs_of = outputs_of
         self._replay_of = replay_of
-        self._is_of_intervals = is_of_intervals
+        # Intervals that add their records to one file leave them in the order in which they ran.
+        self._is_unordered = (lambda name: True) if is_of_intervals else counting.is_unordered
         self._clean = counting.select(recording.outcome.outputs)
         self._failing_anyway = _failing(recording.outcome)
 
     def case(self, scenario: Scenario, state: CrashState | None, outcome: Outcome) -> Case:
         """How a rerun differs from the clean run."""
         rerun = self._counting.select(outcome.outputs)
-        differences = () if rerun == self._clean else diff_outputs(self._clean, rerun, self._volatility)
-        if self._is_of_intervals:
-            # Intervals that add their records to one file leave them in the order in which they ran.
-            differences = tuple(d for d in differences if not self._is_reordered(d.output, rerun))
+        differences: tuple[Difference, ...] = ()
+        if rerun != self._clean:
+            differences = diff_outputs(self._clean, rerun, self._volatility, is_unordered=self._is_unordered)
         failing = tuple(sorted(_failing(outcome) - self._failing_anyway))
         return Case(scenario=scenario, state=state, outcome=outcome, differences=differences, failing=failing)
-
-    def _is_reordered(self, name: str, rerun: Outputs) -> bool:
-        """Whether an output has the same records as in the clean run, in another order."""
-        if name not in self._clean or name not in rerun:
-            return False
-        contents = [self._volatility.mask(name, outputs[name].content) for outputs in (self._clean, rerun)]
-        changes = compare_records(*record_pair(name, *contents))
-        return not (changes.missing or changes.repeated or changes.foreign)
 
     def without(self, case: Case, other: Case) -> Case:
         """The case less the differences that another shows too, on outputs of tasks other than the crashed one."""

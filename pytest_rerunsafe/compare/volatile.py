@@ -5,21 +5,15 @@ from __future__ import annotations
 import math
 import posixpath
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 from typing import Literal, NamedTuple, TypeAlias
 
 from ..model import Difference, Output, Rule
-from .differences import (
-    Format,
-    Outputs,
-    describe,
-    format_of,
-    header_of,
-    records,
-)
+from .differences import describe
+from .formats import Format, Outputs, format_of, header_of, is_same, records
 
 Kind: TypeAlias = Literal["time", "id"]
 Problem: TypeAlias = tuple[Rule, Difference]
@@ -85,8 +79,6 @@ _ID_NAME = re.compile(
 _CLASS_CHANGE = re.compile(
     rb"[a-z](?=[A-Z0-9_-])|[A-Z](?=[a-z0-9_-])|[0-9](?=[A-Za-z_-])|[_-](?=[A-Za-z0-9])"
 )
-_GZIP_START = b"\x1f\x8b\x08"
-_GZIP_TIMES_END = 8
 _WORD_PLACE = re.compile(r"word (\d+)")
 _CACHED = 32
 """Contents whose masked form is kept: those of the clean run are asked for in every scenario."""
@@ -97,8 +89,6 @@ def _time_shape(value: bytes) -> str:
     found = _SPECIAL.fullmatch(value)
     if found and found.lastgroup not in _NO_TIMES:
         return found.lastgroup or ""
-    if value.startswith(_GZIP_START):
-        return "gzip"
     seconds = _epoch_seconds(value)
     return f"epoch{len(value.partition(b'.')[0])}" if seconds is not None else ""
 
@@ -173,7 +163,7 @@ def _tokens(form: Format, content: bytes, wanted: _Wanted = _ALL) -> Iterator[_T
             for start, end in _line_spans(content):
                 yield from _text_tokens(content, start, end, "", wanted.words)
         case Format.BINARY:
-            yield from _gzip_tokens(content)
+            return
 
 
 def _line_spans(content: bytes) -> Iterator[tuple[int, int]]:
@@ -181,12 +171,6 @@ def _line_spans(content: bytes) -> Iterator[tuple[int, int]]:
     for line in content.splitlines(keepends=True):
         yield start, start + len(line)
         start += len(line)
-
-
-def _gzip_tokens(content: bytes) -> Iterator[_Token]:
-    """The header of a gzip file, which holds the time of writing."""
-    if content.startswith(_GZIP_START) and len(content) >= _GZIP_TIMES_END:
-        yield _Token("gzip header", 0, _GZIP_TIMES_END)
 
 
 def _text_tokens(
@@ -408,7 +392,13 @@ def _masked(found: OutputMasks, content: bytes) -> bytes:
 # --- finding them -----------------------------------------------------------------------------
 
 
-def find_volatile(clean: Outputs, other_clock: Outputs, other_entropy: Outputs) -> Volatility:
+def find_volatile(
+    clean: Outputs,
+    other_clock: Outputs,
+    other_entropy: Outputs,
+    *,
+    is_unordered: Callable[[str], bool] = lambda name: False,
+) -> Volatility:
     """What is volatile, from three clean runs that differ in clock and randomness alone."""
     masks = {
         name: _find_masks(clean[name], other_clock.get(name), other_entropy.get(name))
@@ -421,7 +411,9 @@ def find_volatile(clean: Outputs, other_clock: Outputs, other_entropy: Outputs) 
         *(
             problem
             for name in sorted(names)
-            for problem in _content_problems(name, found, clean, other_clock, other_entropy)
+            for problem in _content_problems(
+                name, found, (clean, other_clock, other_entropy), is_unordered(name)
+            )
         ),
     ]
     return Volatility(masks=masks, problems=tuple(sorted(problems, key=lambda problem: problem[1].output)))
@@ -505,19 +497,22 @@ def _id_mask(place: str, label: str, shape: str, lengths: Sequence[int]) -> Mask
 
 
 def _content_problems(
-    name: str, found: Volatility, clean: Outputs, other_clock: Outputs, other_entropy: Outputs
+    name: str, found: Volatility, runs: tuple[Outputs, Outputs, Outputs], is_unordered: bool
 ) -> Iterator[Problem]:
+    clean, *others = runs
     if name not in clean:
         return
     reference = found.mask(name, clean[name].content)
-    contents = [
-        found.mask(name, run[name].content) if name in run else reference
-        for run in (other_clock, other_entropy)
-    ]
-    random_places = _changed_places(found.masks[name].form, reference, contents[1])
-    if random_places:
+    contents = [found.mask(name, run[name].content) if name in run else reference for run in others]
+    by_clock, by_chance = (
+        frozenset[str]()
+        if is_same(name, reference, content, is_unordered)
+        else _changed_places(found.masks[name].form, reference, content)
+        for content in contents
+    )
+    if by_chance:
         yield Rule.NONDETERMINISTIC_OUTPUT, describe(name, reference, contents[1])
-    if _changed_places(found.masks[name].form, reference, contents[0]) - random_places:
+    if by_clock - by_chance:
         yield Rule.CLOCK_DEPENDENT, describe(name, reference, contents[0])
 
 
