@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from .budget import Budget, Left
 from .clean import load_error
 from .explore.jobs import ActJob, FindJob, Job, LoadJob, RecordJob
 from .explore.messages import Answer, Done
@@ -28,7 +29,7 @@ from .model import (
     WorldState,
 )
 from .settings import Settings
-from .study import START_S, Study, near
+from .study import START_S, Study, checks_of, near
 from .trials import reason_of
 
 
@@ -40,11 +41,18 @@ class Checker:
     """Answers what pytest asks about DAG files. Forks when first used."""
 
     def __init__(
-        self, *, settings: Settings, rootdir: Path, prepare: Callable[[str, Any, Any], None]
+        self,
+        *,
+        settings: Settings,
+        rootdir: Path,
+        prepare: Callable[[str, Any, Any], None],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._rootdir = rootdir
         self._prepare = prepare
+        self._clock = clock
+        """What budgets are measured by, in seconds."""
         self._zygote: Zygote | None = None
         self._pool: Pool | None = None
         self._files: tuple[str, ...] = ()
@@ -79,8 +87,7 @@ class Checker:
 
     def checks_of(self, dag: DagInfo) -> tuple[str, ...]:
         """The names of a DAG's checks."""
-        crashes = (f"crash.{task.task_id}" for task in dag.tasks)
-        return ("clean", "rerun", *crashes, *(("backfill",) if dag.is_scheduled else ()))
+        return checks_of(dag)
 
     def run(
         self, dag: DagInfo, check: str, expected: Sequence[str] = (), following: DagInfo | None = None
@@ -178,9 +185,13 @@ class Checker:
                 rootdir=self._rootdir,
                 folder=self._folder(dag.file),
                 related=self._related(dag),
-                run=lambda jobs: self._run(dag.file, jobs),
+                run=lambda jobs, left=None: self._run(dag.file, jobs, left),
+                budget=self._budget(dag),
             )
         return self._studies[key]
+
+    def _budget(self, dag: DagInfo) -> Budget:
+        return Budget(self._settings.for_dag(dag.dag_id).budget, self._clock, _processes())
 
     def _related(self, dag: DagInfo) -> Mapping[str, str]:
         """The DAG file of each other DAG that runs along with one, by DAG id."""
@@ -195,10 +206,10 @@ class Checker:
             self._projects[folder] = tuple(loaded)
         return self._projects[folder]
 
-    def _run(self, file: str, jobs: Sequence[Job]) -> list[Answer]:
+    def _run(self, file: str, jobs: Sequence[Job], left: Left | None = None) -> list[Answer]:
         if self._pool is None:
             self._pool = Pool(self._started(), _cores())
-        return self._pool.run(file, jobs, self._following)
+        return self._pool.run(file, jobs, self._following, left)
 
     def _started(self) -> Zygote:
         if self._zygote is None:
@@ -221,7 +232,12 @@ def _cores() -> int:
         cores = len(os.sched_getaffinity(0))
     except AttributeError:
         cores = os.cpu_count() or 1
-    return max(1, cores // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+    return max(1, cores // _processes())
+
+
+def _processes() -> int:
+    """The processes of pytest-xdist."""
+    return int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
 
 def _cannot_start(trace: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from .compare.differences import diff_outputs, summarise
 from .compare.findings import Counting, describe_effect, outputs_of_effect, task_name
 from .compare.volatile import Volatility, find_volatile
-from .explore.messages import Answer, Done, Failed, Lost
+from .explore.messages import Answer, Cut, Done, Failed, Lost
 from .model import (
     Attempt,
     DagInfo,
@@ -69,8 +69,8 @@ def _without_recording(answer: Answer) -> CleanRuns:
             return CleanRuns(verdict=Verdict.ERROR, reason=reason, stops=FAILS)
         case Lost(obstacle):
             return CleanRuns(verdict=Verdict.UNVERIFIABLE, reason=obstacle_text(obstacle), stops=FAILS)
-        case Done():
-            raise AssertionError("a recording is not lost")
+        case Done() | Cut():
+            raise AssertionError("a recording is not lost, and no clean run is cut off")
 
 
 def obstacle_text(obstacle: Obstacle) -> str:

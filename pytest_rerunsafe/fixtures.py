@@ -25,7 +25,8 @@ from .model import (
     Verdict,
     WorldState,
 )
-from .settings import SettingsError, read_settings, sources
+from .options import settings_of
+from .settings import sources
 
 if TYPE_CHECKING:
     from .items import Bench
@@ -77,7 +78,8 @@ class RerunSafety:
         known = self._bench.checks_of(info)
         if unknown := sorted(set(checks) - set(known)):
             raise RerunSafetyError(f"no check {unknown[0]!r} of {dag}; checks: {', '.join(known)}")
-        results = {check: self._bench.run(info, check) for check in checks or known}
+        asked = checks or known
+        results = {check: self._bench.run(info, check, asked) for check in asked}
         worst = min((result.verdict for result in results.values()), key=list(Verdict).index)
         return DagVerdict(dag_id=dag, verdict=worst, checks=results)
 
@@ -215,13 +217,7 @@ class Run:
 def _rerun_safety_bench(pytestconfig: pytest.Config) -> Iterator[Bench]:
     from .items import Bench
 
-    try:
-        settings = read_settings(
-            pytestconfig.rootpath, profile=pytestconfig.getoption("rerun_safety_profile")
-        )
-    except SettingsError as error:
-        raise pytest.UsageError(str(error)) from error
-    bench = Bench(pytestconfig, settings)
+    bench = Bench(pytestconfig, settings_of(pytestconfig))
     try:
         yield bench
     finally:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from .model import Profile
+from .settings import Settings, SettingsError, is_budget, read_settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,11 @@ OPTIONS = (
         flag="--rerun-safety-profile",
         help="How much to explore: fast, default or thorough",
         argparse={"choices": [str(profile) for profile in Profile], "metavar": "PROFILE"},
+    ),
+    Option(
+        flag="--rerun-safety-budget",
+        help="Seconds that the checks of a DAG may take; what is cut off is told and never called safe",
+        argparse={"metavar": "SECONDS"},
     ),
     Option(
         flag="--rerun-safety-report",
@@ -61,6 +67,31 @@ def replay_id(config: pytest.Config) -> str | None:
     """The scenario to replay; None if all is to be checked."""
     given: str | None = config.getoption("rerun_safety_replay")
     return given
+
+
+def settings_of(config: pytest.Config) -> Settings:
+    """The configuration, as the command line has it. Raises pytest.UsageError."""
+    try:
+        return read_settings(
+            config.rootpath, profile=config.getoption("rerun_safety_profile"), budget=_budget(config)
+        )
+    except SettingsError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _budget(config: pytest.Config) -> float | None:
+    given: str | None = config.getoption("rerun_safety_budget")
+    if given is None:
+        return None
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not is_budget(seconds):
+        raise pytest.UsageError(
+            f"--rerun-safety-budget={given}: expected a number of seconds above 0, such as 60"
+        )
+    return seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,8 @@ import pytest
 
 from . import __version__, hookspecs
 from .fixtures import _rerun_safety_bench, rerun_safety  # noqa: F401  (pytest finds them here)
-from .options import ReportTarget, add_options, is_asked_for, replay_id, report_targets
-from .settings import Settings, SettingsError, Source, read_settings, sources, unknown_dags
+from .options import ReportTarget, add_options, is_asked_for, replay_id, report_targets, settings_of
+from .settings import Settings, SettingsError, Source, sources, unknown_dags
 
 if TYPE_CHECKING:
     from .items import Bench
@@ -37,10 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "rerun_safety: a check that a DAG survives crashes and reruns.")
     if not is_asked_for(config):
         return
-    try:
-        settings = read_settings(config.rootpath, profile=config.getoption("rerun_safety_profile"))
-    except SettingsError as error:
-        raise pytest.UsageError(str(error)) from error
+    settings = settings_of(config)
     targets = report_targets(config, REPORT_FORMATS)
     if replay_id(config) is not None:
         _stay_in_process(config)

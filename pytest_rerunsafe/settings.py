@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -41,11 +42,13 @@ class DagSettings:
     """Files and folders that a worker has for itself: a rerun finds them as they were before the run."""
     recoveries: tuple[RecoveryKind, ...] = ()
     """Only these are tried; empty: those of the profile."""
+    budget: float | None = None
+    """Seconds that its checks may take; None: as long as they need."""
     skip: str | None = None
     """Why it is not checked; None: it is."""
 
 
-_SHARED = ("outputs", "ignore", "unordered", "local")
+_SHARED = ("outputs", "ignore", "unordered", "local", "budget")
 """What holds for all DAGs that do not say otherwise."""
 
 
@@ -60,6 +63,8 @@ class Settings:
     outputs: tuple[str, ...] = ()
     unordered: tuple[str, ...] = ()
     local: tuple[str, ...] = ()
+    budget: float | None = None
+    """Seconds per DAG; None: as long as it takes."""
     dag: Mapping[str, DagSettings] = field(default_factory=dict)
     """By DAG id; only DAGs that have settings of their own."""
     file: str = PYPROJECT
@@ -95,14 +100,15 @@ _Reader: TypeAlias = Callable[[object, _Place], Any]
 """Turns a value of the file into one of ours. Raises SettingsError."""
 
 
-def read_settings(rootdir: Path, *, profile: str | None = None) -> Settings:
-    """The configuration of a project; a `profile` from the command line wins. Raises SettingsError."""
+def read_settings(rootdir: Path, *, profile: str | None = None, budget: float | None = None) -> Settings:
+    """The configuration of a project; a profile and a budget from the command line win. Raises SettingsError."""
     table, place = _find_table(rootdir)
     values = _read_table(table, place, _PROJECT_KEYS)
     tables: Mapping[str, _Table] = values.pop("dag", {})
+    wins = {} if budget is None else {"budget": budget}
     shared: _Table = {key: values[key] for key in _SHARED if key in values}
-    dag = {dag_id: DagSettings(**{**shared, **own}) for dag_id, own in tables.items()}
-    settings = Settings(**values, dag=dag, file=place.file)
+    dag = {dag_id: DagSettings(**{**shared, **own, **wins}) for dag_id, own in tables.items()}
+    settings = Settings(**{**values, **wins}, dag=dag, file=place.file)
     return replace(settings, profile=Profile(profile)) if profile else settings
 
 
@@ -216,6 +222,17 @@ def _profile(value: object, place: _Place) -> Profile:
     return Profile(value)
 
 
+def _budget(value: object, place: _Place) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not is_budget(value):
+        raise _wrong(value, place, "a number of seconds above 0, such as 60")
+    return float(value)
+
+
+def is_budget(seconds: float) -> bool:
+    """Whether checks may be given so many seconds."""
+    return seconds > 0 and not math.isnan(seconds)
+
+
 def _logical_date(value: object, place: _Place) -> datetime:
     moment = _moment(value)
     if moment is None:
@@ -247,6 +264,7 @@ def _dag_tables(value: object, place: _Place) -> Mapping[str, _Table]:
 
 
 _DAG_KEYS: Mapping[str, _Reader] = {
+    "budget": _budget,
     "ignore": _strings,
     "local": _absolute_paths,
     "logical_date": _logical_date,
@@ -256,6 +274,7 @@ _DAG_KEYS: Mapping[str, _Reader] = {
     "unordered": _strings,
 }
 _PROJECT_KEYS: Mapping[str, _Reader] = {
+    "budget": _budget,
     "dag": _dag_tables,
     "dags": _strings,
     "ignore": _strings,

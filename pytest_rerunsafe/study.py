@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .budget import Budget
 from .clean import CleanRuns, judge_clean_runs, obstacle_text
 from .compare.findings import Case, Counting, Judge, fold
 from .compare.volatile import Volatility
 from .explore.jobs import Job, RecordJob
-from .explore.messages import Answer, Failed, Lost
+from .explore.messages import Cut, Failed, Lost
 from .explore.outputs import file_outputs
 from .explore.scenarios import (
     Trial,
@@ -42,7 +42,7 @@ from .model import (
 )
 from .report.replay import replay_text
 from .settings import Settings
-from .trials import Ended, Plan, Trials, is_blurred, reason_of
+from .trials import Ended, Plan, Run, Trials, is_blurred, less, none_tried, not_tried, reason_of
 
 START_S = 433.0
 """From the end of the data interval to the start of the clean run. No round number: nothing coincides by chance."""
@@ -65,7 +65,8 @@ class Study:
         rootdir: Path,
         folder: str,
         related: Mapping[str, str],
-        run: Callable[[Sequence[Job]], list[Answer]],
+        run: Run,
+        budget: Budget,
     ) -> None:
         self._dag = dag
         self._settings = settings
@@ -73,11 +74,16 @@ class Study:
         self._folder = folder
         self._related = related
         self._run = run
+        self._budget = budget
         self._ended: dict[str, list[Ended]] = {}
         """How the trials of a check ended."""
 
     def result(self, check: str, expected: Sequence[str]) -> CheckResult:
         """The outcome of a check; those expected besides may be tried along with it."""
+        with self._budget.spending():
+            return self._found(check, expected)
+
+    def _found(self, check: str, expected: Sequence[str]) -> CheckResult:
         skip = self._settings.for_dag(self._dag.dag_id).skip
         if skip:
             return self._result(check, Verdict.SKIPPED, reason=skip)
@@ -85,6 +91,8 @@ class Study:
             return self._of_clean_runs(check)
         if self._clean.stops:
             return self._result(check, Verdict.SKIPPED, reason=self._clean.stops)
+        if check == BACKFILL and "_in_order" not in vars(self) and self._budget.left() <= 0:
+            return self._result(check, Verdict.UNVERIFIABLE, reason=none_tried(self._budget.seconds))
         if check == BACKFILL and not isinstance(self._in_order.recording, Recording):
             return self._stopped(check, self._in_order.recording)
         plan = self._plan(check)
@@ -222,8 +230,15 @@ class Study:
     def _try_ahead(self, check: str, expected: Sequence[str]) -> None:
         """Try a check along with some that are expected, so that no core has to wait for the last trial of each."""
         later = [other for other in expected if other not in (check, "clean") and other not in self._ended]
+        if self._budget.left() <= 0:
+            later = [
+                other for other in later if other != BACKFILL
+            ]  # what to try of it costs time to find out
         together = [check, *later[: AHEAD - 1]]
-        ended = self._trials.ended([self._plan(each) for each in together])
+        asked = {check, *expected} if expected else {*checks_of(self._dag)}
+        to_come = [other for other in asked if other != "clean" and other not in self._ended]
+        left = self._budget.share(len(together), len(to_come))
+        ended = self._trials.ended([self._plan(each) for each in together], left=left)
         self._ended.update(zip(together, ended, strict=True))
 
     def _of_trials(self, check: str, plan: Plan, ended: Sequence[Ended]) -> CheckResult:
@@ -234,6 +249,7 @@ class Study:
             return self._stopped(check, judge)
         refused = 0
         notes: list[str] = []
+        cut: list[Trial] = []
         for trial, answer in zip(plan.trials, ended, strict=True):
             match answer:
                 case Outcome(run_state="refused"):
@@ -247,15 +263,19 @@ class Study:
                     obstacles.append(obstacle)
                 case Failed(reason):
                     return self._result(check, Verdict.ERROR, reason=reason)
+                case Cut():
+                    cut.append(trial)
         findings = self._findings_of_intervals(judge, cases) if check == BACKFILL else self._findings(cases)
         found: dict[str, Any] = {
-            "coverage": replace(plan.coverage, recoveries=len(plan.trials) - refused),
+            "coverage": less(plan.coverage, cut, recoveries=len(plan.trials) - refused),
             "notes": tuple(dict.fromkeys(f"A callback did what is not seen here: {note}" for note in notes)),
         }
+        short = not_tried(cut, len(plan.trials), self._budget.seconds) if cut else None
         if findings:
-            return self._result(check, Verdict.UNSAFE, findings=findings, **found)
-        if obstacles:
-            return self._result(check, Verdict.UNVERIFIABLE, reason=obstacle_text(obstacles[0]), **found)
+            return self._result(check, Verdict.UNSAFE, reason=short, findings=findings, **found)
+        reasons = [*map(obstacle_text, obstacles[:1]), *([short] if short else ())]
+        if reasons:
+            return self._result(check, Verdict.UNVERIFIABLE, reason="\n".join(reasons), **found)
         return self._result(check, Verdict.SAFE, **found)
 
     def _judge_of(self, plan: Plan, ended: Sequence[Ended]) -> Judge | Stop:
@@ -325,12 +345,17 @@ class Study:
 
     @cached_property
     def _cases_without_crash(self) -> tuple[Case, ...]:
-        trials = self._plan(RERUN).trials
-        if RERUN not in self._ended:
-            self._try_ahead(RERUN, ())
+        plan = self._plan(RERUN)
+        ended = self._ended.get(RERUN, [Cut()])
+        if any(
+            isinstance(end, Cut) for end in ended
+        ):  # what is found is judged in full, however long that takes
+            (ended,) = self._trials.ended([plan])
+        if not self._budget.is_bounded:
+            self._ended[RERUN] = ended
         return tuple(
             self._judge.case(trial.scenario, None, outcome)
-            for trial, outcome in zip(trials, self._ended[RERUN], strict=True)
+            for trial, outcome in zip(plan.trials, ended, strict=True)
             if isinstance(outcome, Outcome)
         )
 
@@ -405,6 +430,12 @@ def _same_day_is_fine(case: Case, cases: Sequence[Case]) -> bool | None:
     same_day = [other for other in cases if other is not case and other.state is case.state]
     clears = [other for other in same_day if other.scenario.recovery is not RecoveryKind.RETRY]
     return not any(other.is_bad for other in clears) if clears else None
+
+
+def checks_of(dag: DagInfo) -> tuple[str, ...]:
+    """The names of a DAG's checks."""
+    crashes = (f"crash.{task.task_id}" for task in dag.tasks)
+    return ("clean", RERUN, *crashes, *((BACKFILL,) if dag.is_scheduled else ()))
 
 
 def _task_of(check: str) -> str:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
+from .budget import Left
 from .clean import CleanRuns, obstacle_text
 from .explore.jobs import Job, RecoverJob
-from .explore.messages import Answer, Done, Failed, Lost
-from .explore.scenarios import Trial, jobs_of, states_per_job
+from .explore.messages import Answer, Cut, Done, Failed, Lost
+from .explore.scenarios import Trial, best_first, jobs_of, states_per_job
 from .model import Coverage, DagInfo, Outcome, Recording
 
-Ended = Outcome | Lost | Failed
+Ended = Outcome | Lost | Failed | Cut
+
+
+class Run(Protocol):
+    """Has jobs done."""
+
+    def __call__(self, jobs: Sequence[Job], left: Left | None = None) -> list[Answer]:
+        """The answers, in the order of the jobs; those that have no time left are cut off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +44,7 @@ class Trials:
         folder: str,
         local: Sequence[str],
         clean: CleanRuns,
-        run: Callable[[Sequence[Job]], list[Answer]],
+        run: Run,
     ) -> None:
         self._dag = dag
         self._folder = folder
@@ -44,14 +54,27 @@ class Trials:
         self._run = run
 
     def ended(
-        self, plans: Sequence[Plan], *, keeps_log: bool = False, same_worker: bool = False
+        self,
+        plans: Sequence[Plan],
+        *,
+        keeps_log: bool = False,
+        same_worker: bool = False,
+        left: Left | None = None,
     ) -> list[list[Ended]]:
-        """How the trials of each plan ended, on another worker unless on the same one."""
-        size = states_per_job([plan.trials for plan in plans])
+        """How the trials of each plan ended, on another worker unless on the same one.
+
+        Where time is short, those that are most likely to find something come first, state by state.
+        """
+        size = states_per_job([plan.trials for plan in plans]) if left is None else 1
         local = () if same_worker else self._local
         jobs = [self._jobs_of(plan, size, keeps_log, local) for plan in plans]
-        answers = iter(self._run([job for batch in jobs for job in batch]))
-        return [[ended for job in batch for ended in self._of_job(job, next(answers))] for batch in jobs]
+        flat = [job for batch in jobs for job in batch]
+        order = range(len(flat)) if left is None else best_first([(p.recording, p.trials) for p in plans])
+        done = dict(zip(order, self._run([flat[index] for index in order], left), strict=True))
+        answers = iter([done[index] for index in range(len(flat))])
+        return [
+            [ended for job in batch for ended in self._of_job(job, next(answers), left)] for batch in jobs
+        ]
 
     def _jobs_of(self, plan: Plan, size: int, keeps_log: bool, local: Sequence[str]) -> list[RecoverJob]:
         return jobs_of(
@@ -66,14 +89,18 @@ class Trials:
             local=() if plan.recording.intervals else local,
         )
 
-    def _of_job(self, job: RecoverJob, answer: Answer) -> Iterable[Ended]:
+    def _of_job(self, job: RecoverJob, answer: Answer, left: Left | None) -> Iterable[Ended]:
         """How each trial of a job ended. Those that took a worker down with others in it are tried alone."""
-        if isinstance(answer, Done):
-            return map(self._completed, answer.result)
-        return [answer] if len(job.starts) == 1 else self._try_alone(job)
+        match answer:
+            case Done():
+                return map(self._completed, answer.result)
+            case Cut():
+                return [answer] * len(job.starts)
+            case _:
+                return [answer] if len(job.starts) == 1 else self._try_alone(job, left)
 
-    def _try_alone(self, job: RecoverJob) -> Iterator[Ended]:
-        for answer in self._run([replace(job, starts=(start,)) for start in job.starts]):
+    def _try_alone(self, job: RecoverJob, left: Left | None) -> Iterator[Ended]:
+        for answer in self._run([replace(job, starts=(start,)) for start in job.starts], left):
             yield self._completed(answer.result[0]) if isinstance(answer, Done) else answer
 
     def _completed(self, outcome: Outcome) -> Outcome:
@@ -97,6 +124,8 @@ def reason_of(answer: Answer | Ended) -> str:
             return reason
         case Lost(obstacle):
             return obstacle_text(obstacle)
+        case Cut():
+            return "there was no time left for it"
         case other:
             return f"unexpected result {other!r}"
 
@@ -111,3 +140,44 @@ def is_blurred(recording: Recording, trial: Trial, outcome: Outcome) -> bool:
     places = [i for i, a in enumerate(attempts) if (a.run, a.task_id, a.map_index) in again]
     end = len(attempts) if trial.state is None else trial.state.point.attempt
     return any(attempt.is_opaque for attempt in attempts[min(places, default=end) : end])
+
+
+# --- what there was no time for ---------------------------------------------------------------
+
+_NAMED = 5
+
+
+def less(coverage: Coverage, cut: Sequence[Trial], *, recoveries: int) -> Coverage:
+    """How much was tried of so many recoveries, without those that were cut off."""
+    states = {id(trial.state) for trial in cut if trial.state is not None}
+    return replace(
+        coverage,
+        explored=coverage.explored - len(states),
+        recoveries=recoveries - len(cut),
+        exhaustive=coverage.exhaustive and not cut,
+    )
+
+
+def not_tried(cut: Sequence[Trial], planned: int, seconds: float) -> str:
+    """What was cut off, counted and named, and what to do about it."""
+    places = Counter(map(_place, cut))
+    named = [f"{place} ({count})" for place, count in places.most_common(_NAMED)]
+    more = f" and {sum(places.values()) - sum(n for _, n in places.most_common(_NAMED))} more"
+    names = ", ".join(named) + (more if len(places) > _NAMED else "")
+    return f"{len(cut):,} of {planned:,} scenarios were not tried in the budget of {seconds:g} s: {names}. {_RAISE_IT}"
+
+
+def none_tried(seconds: float) -> str:
+    """The same where it was not even found out what there is to try."""
+    return f"nothing of it was tried in the budget of {seconds:g} s. {_RAISE_IT}"
+
+
+_RAISE_IT = "Raise the budget (--rerun-safety-budget), or choose a profile that explores less."
+
+
+def _place(trial: Trial) -> str:
+    """What scenarios are counted together by: the crash point without its number, else the recovery."""
+    scenario = trial.scenario
+    if scenario.crash_point is not None:
+        return scenario.crash_point.rpartition("#")[0]
+    return f"{scenario.recovery} of {scenario.task_id}" if scenario.task_id else str(scenario.recovery)

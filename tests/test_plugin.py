@@ -630,6 +630,13 @@ def test_an_unknown_profile_is_told_with_the_valid_ones(project: Project) -> Non
     assert all(profile in told for profile in ("fast", "default", "thorough"))
 
 
+@pytest.mark.parametrize("given", ["0", "-3", "nan", "soon", ""])
+def test_a_budget_that_is_no_time_is_told(project: Project, given: str) -> None:
+    told = usage_error(many(project).run(f"--rerun-safety-budget={given}"))
+    assert told == f"--rerun-safety-budget={given}: expected a number of seconds above 0, such as 60"
+    assert project.calls() == []
+
+
 def test_a_report_that_could_not_be_written_is_told(project: Project) -> None:
     project.dag("dags/a.py", "one: clean safe")
     project.write("out/keep", "")

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_rerunsafe.explore import pool as module
 from pytest_rerunsafe.explore.channel import Channel, Closed
-from pytest_rerunsafe.explore.messages import Done, Lost
+from pytest_rerunsafe.explore.messages import Cut, Done, Lost
 from pytest_rerunsafe.explore.pool import Pool
 from pytest_rerunsafe.explore.zygote import Zygote
 
@@ -109,6 +109,22 @@ def test_what_was_to_follow_and_does_not_is_in_nobodys_way(pool_of: Any) -> None
     pool = pool_of(1)
     pool.run("a", jobs((abs, -1)), ("b", jobs((time.sleep, FOR_EVER_S))))
     assert results(pool.run("c", jobs((abs, -2)))) == [2]
+
+
+def test_what_is_not_done_when_the_time_is_up_is_cut_off(pool_of: Any, tmp_path: Path) -> None:
+    pool = pool_of(1)
+    seconds = iter([1.0, 1.0, 0.0])
+    endless = (wait_for, tmp_path / "never")
+    done, busy, waiting = pool.run("a", jobs((abs, -1), endless, (abs, -3)), left=lambda: next(seconds))
+    assert results([done]) == [1]
+    assert busy == waiting == Cut()
+    assert results(pool.run("a", jobs((abs, -4)))) == [4]
+
+
+def test_without_time_nothing_is_begun(pool_of: Any, tmp_path: Path) -> None:
+    pool = pool_of(2)
+    assert pool.run("a", jobs((touch, tmp_path / "begun")), left=lambda: -1.0) == [Cut()]
+    assert not (tmp_path / "begun").exists()
 
 
 def test_the_death_of_a_worker_ahead_is_told_to_who_asks(pool_of: Any) -> None:

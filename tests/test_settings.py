@@ -122,6 +122,19 @@ def test_the_profile_of_the_command_line_wins(tmp_path: Path) -> None:
     assert read_settings(pyproject(tmp_path, FULL), profile=None).profile is Profile.THOROUGH
 
 
+def test_a_budget_holds_for_all_dags_and_for_one(tmp_path: Path) -> None:
+    text = "[tool.rerun-safety]\nbudget = 60\n[tool.rerun-safety.dag.long]\nbudget = 0.5\n"
+    settings = read_settings(pyproject(tmp_path, text))
+    assert (settings.for_dag("any").budget, settings.for_dag("long").budget) == (60, 0.5)
+    assert Settings().for_dag("any").budget is None
+
+
+def test_the_budget_of_the_command_line_wins(tmp_path: Path) -> None:
+    text = "[tool.rerun-safety]\nbudget = 60\n[tool.rerun-safety.dag.long]\nbudget = 0.5\n"
+    settings = read_settings(pyproject(tmp_path, text), budget=7)
+    assert (settings.for_dag("any").budget, settings.for_dag("long").budget) == (7, 7)
+
+
 def test_settings_do_not_change() -> None:
     with pytest.raises(FrozenInstanceError):
         Settings().profile = Profile.FAST  # type: ignore[misc]
@@ -171,17 +184,18 @@ def test_a_logical_date_means_the_same_as_text_and_as_toml(
         (
             "[tool.rerun-safety]\nprofil = 'fast'\n",
             "pyproject.toml: tool.rerun-safety: unknown key 'profil', did you mean 'profile'?; "
-            "valid keys: dag, dags, ignore, local, outputs, profile, unordered",
+            "valid keys: budget, dag, dags, ignore, local, outputs, profile, unordered",
         ),
         (
             "[tool.rerun-safety]\nzzz = 1\n",
             "pyproject.toml: tool.rerun-safety: unknown key 'zzz'; "
-            "valid keys: dag, dags, ignore, local, outputs, profile, unordered",
+            "valid keys: budget, dag, dags, ignore, local, outputs, profile, unordered",
         ),
         (
             "[tool.rerun-safety.dag.orders]\nlogicaldate = 2024-01-15\n",
             "pyproject.toml: tool.rerun-safety.dag.orders: unknown key 'logicaldate', "
-            "did you mean 'logical_date'?; valid keys: ignore, local, logical_date, outputs, recoveries, skip, unordered",
+            "did you mean 'logical_date'?; valid keys: budget, ignore, local, logical_date, "
+            "outputs, recoveries, skip, unordered",
         ),
         (
             "[tool.rerun-safety]\ndags = 'dags'\n",
@@ -198,7 +212,7 @@ def test_a_logical_date_means_the_same_as_text_and_as_toml(
         (
             "[tool.rerun-safety.dag.orders]\nunorderd = ['*.csv']\n",
             "pyproject.toml: tool.rerun-safety.dag.orders: unknown key 'unorderd', did you mean 'unordered'?; "
-            "valid keys: ignore, local, logical_date, outputs, recoveries, skip, unordered",
+            "valid keys: budget, ignore, local, logical_date, outputs, recoveries, skip, unordered",
         ),
         (
             "[tool.rerun-safety]\nunordered = '*.csv'\n",
@@ -240,6 +254,16 @@ def test_a_logical_date_means_the_same_as_text_and_as_toml(
 )
 def test_what_means_nothing_is_refused(tmp_path: Path, text: str, told: str) -> None:
     assert refusal(tmp_path, text) == told
+
+
+@pytest.mark.parametrize("written", ["0", "-1", "nan", "true", "'60'", "[]"])
+@pytest.mark.parametrize("section", ["tool.rerun-safety", "tool.rerun-safety.dag.orders"])
+def test_a_budget_that_is_no_time_is_refused(tmp_path: Path, section: str, written: str) -> None:
+    shown = written.replace("true", "True")
+    told = refusal(tmp_path, f"[{section}]\nbudget = {written}\n")
+    assert told == (
+        f"pyproject.toml: {section}.budget: expected a number of seconds above 0, such as 60, got {shown}"
+    )
 
 
 @pytest.mark.parametrize("written", ['"yesterday"', "06:30:00", "20240115", "[]", '""', "true"])

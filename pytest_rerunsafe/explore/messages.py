@@ -43,4 +43,9 @@ class Lost:
     obstacle: Obstacle
 
 
-Answer = Done | Failed | Lost
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What the pool says of a job that nobody did, or not to its end, before the time was up."""
+
+
+Answer = Done | Failed | Lost | Cut

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..model import CrashPoint, CrashState, Effect, Node, Profile, Recording, RunKey, Splice, WorldState
 from .fold import Fold, torn
+from .promise import alike, is_marker_write
 
 _UNREAD_TABLES = frozenset({"log", "rendered_task_instance_fields"})
 """Tables of the metadata database that nothing reads but the user interface."""
@@ -173,19 +174,17 @@ class _Identity:
 def _choose(
     effects: Sequence[Effect], points: Sequence[CrashPoint], profile: Profile
 ) -> tuple[CrashPoint, ...]:
-    """Representatives: of the points with the same call stack and kind of effect the first, second, middle and last.
+    """Representatives: the ends of the attempt, and of alike points the first, second, middle and last.
 
-    Pathfinder (OOPSLA 2025) found that alike call stacks leave states that fail alike.
+    `fast`: of marker writes only, and only the last of alike ones, with the point before it.
     """
     if profile is Profile.THOROUGH:
         return tuple(points)
-    alike: defaultdict[object, list[int]] = defaultdict(list)
-    for position, point in enumerate(points):
-        effect = effects[point.effect]
-        alike[effect.kind, effect.stack, effect.is_parse, point.is_torn].append(position)
     wanted = {0, len(points) - 1} if points else set()
-    for group in alike.values():
+    for group in alike(effects, points):
         last = len(group) - 1
-        picks = {last} if profile is Profile.FAST else {0, 1, last // 2, last}
-        wanted |= {group[pick] for pick in picks if pick <= last}
+        if profile is not Profile.FAST:
+            wanted |= {group[pick] for pick in (0, 1, last // 2, last) if pick <= last}
+        elif marks := [position for position in group if is_marker_write(effects[points[position].effect])]:
+            wanted |= {max(marks[-1] - 1, 0), marks[-1]}
     return tuple(points[position] for position in sorted(wanted))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import selectors
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..model import Obstacle
 from .channel import Channel, Closed
 from .jobs import Job
-from .messages import Alive, Answer, Done, Failed, HitBound, Lost
+from .messages import Alive, Answer, Cut, Done, Failed, HitBound, Lost
 from .zygote import Zygote
 
 SILENCE_S = 60.0
@@ -62,11 +62,16 @@ class Pool:
         self._selector = selectors.DefaultSelector()
 
     def run(
-        self, file: str, jobs: Sequence[Job], following: tuple[str, Sequence[Job]] | None = None
+        self,
+        file: str,
+        jobs: Sequence[Job],
+        following: tuple[str, Sequence[Job]] | None = None,
+        left: Callable[[], float] | None = None,
     ) -> list[Answer]:
         """The answers, in the order of the jobs.
 
         Workers that would have nothing to do begin with the `following` jobs: those that are run next of another file.
+        `left` tells how many seconds are left: when none are, what is not done is cut off.
         """
         batch = self._begun(file, jobs) or _Batch(file, jobs)
         if following is None:
@@ -74,10 +79,14 @@ class Pool:
         elif following[1] != jobs:
             self._ahead = self._begun(*following) or _Batch(*following)
         self._end_others(batch)
-        self._hand_out(batch)
         while not batch.is_done:
-            self._gather()
+            patience_s = SILENCE_S if left is None else min(SILENCE_S, left())
+            if patience_s <= 0:
+                self._cut(batch)
+                break
             self._hand_out(batch)
+            self._gather(patience_s)
+        self._hand_out(batch)
         return [batch.answers[index] for index in range(len(jobs))]
 
     def _begun(self, file: str, jobs: Sequence[Job]) -> _Batch | None:
@@ -118,10 +127,18 @@ class Pool:
         with suppress(Closed):  # it has died: that is heard next
             worker.channel.send(batch.jobs[worker.job])
 
-    def _gather(self) -> None:
-        """Wait until some worker says something."""
-        ready = self._selector.select(SILENCE_S)
-        if not ready:
+    def _cut(self, batch: _Batch) -> None:
+        """End those who work on it; what they have not done, nobody does."""
+        for worker in [*self._workers]:
+            if worker.batch is batch:
+                self._end(worker)
+        batch.given = len(batch.jobs)
+        batch.answers = {index: batch.answers.get(index, Cut()) for index in range(batch.given)}
+
+    def _gather(self, patience_s: float) -> None:
+        """Wait until some worker says something, or for so many seconds."""
+        ready = self._selector.select(patience_s)
+        if not ready and patience_s >= SILENCE_S:
             for worker in self._busy():
                 self._take(worker, Lost(_SILENT))
         for key, _ in ready:

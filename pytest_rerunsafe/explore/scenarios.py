@@ -20,6 +20,7 @@ from ..model import (
 )
 from .jobs import RecoverJob, Start
 from .points import explore
+from .promise import promise
 from .recoveries import OF_RUN, after_crash, after_success
 
 
@@ -192,6 +193,23 @@ def jobs_of(
         )
         for chunk in chunks
     ]
+
+
+def best_first(batches: Sequence[tuple[Recording, Sequence[Trial]]]) -> list[int]:
+    """The states of all trials, numbered on from batch to batch, those most likely to find something first.
+
+    What goes wrong without a crash comes before all: crashes are judged by it.
+    """
+    keys: list[tuple[int, ...]] = []
+    for recording, trials in batches:
+        firsts = [next(group) for _, group in groupby(trials, key=_state_of)]
+        crashes = iter(promise(recording, [trial.state.point for trial in firsts if trial.state]))
+        keys += [next(crashes) if trial.state else _promise_without_crash(trial) for trial in firsts]
+    return sorted(range(len(keys)), key=lambda number: (*keys[number], number))
+
+
+def _promise_without_crash(trial: Trial) -> tuple[int, int]:
+    return (0, 0) if trial.scenario.recovery in OF_INTERVALS else (-1, 0)
 
 
 def _state_of(trial: Trial) -> object:
