@@ -128,6 +128,8 @@ class Attempt:
     """Lines of the project's code that ran, repeated ones counted each time; 0 if not counted."""
     failed_operations: tuple[str, ...] = ()
     """File operations that raised, `kind:path`, in order, each once."""
+    first_reads: Mapping[str, str] = field(default_factory=dict)
+    """Files that are not as they were mounted and whose content was read, with its digest when it first was."""
     xcom_reads: tuple[str, ...] = ()
     """XComs that were found, `task_id/key`, in order, each once."""
     stale_xcom_reads: tuple[str, ...] = ()
@@ -428,6 +430,7 @@ class Rule(_Word):
     ORDER_DEPENDENT = "order-dependent"
     WORKER_LOCAL_STATE = "worker-local-state"
     MASKED_FAILURE = "masked-failure"
+    DAMAGED_CHECKPOINT = "damaged-checkpoint"
     WRONG_OUTPUT = "wrong-output"
 
 

@@ -14,6 +14,7 @@ from .budget import Budget
 from .clean import CleanRuns, judge_clean_runs, obstacle_text
 from .compare.findings import Case, Counting, Judge, fold
 from .compare.volatile import Volatility
+from .explore.damage import Damage, damages
 from .explore.jobs import Job, RecordJob
 from .explore.messages import Cut, Failed, Lost
 from .explore.outputs import file_outputs
@@ -30,6 +31,7 @@ from .model import (
     OF_INTERVALS,
     CheckResult,
     Coverage,
+    CrashKind,
     DagInfo,
     Finding,
     Obstacle,
@@ -297,8 +299,12 @@ class Study:
         bad = [case for case in blamed if case.is_bad]
         return fold(
             [
-                self._judge.finding(case, _same_day_is_fine(case, cases), is_local=is_local)
-                for case, is_local in zip(bad, self._are_local(bad), strict=True)
+                self._judge.finding(
+                    case, _same_day_is_fine(case, cases), is_local=is_local, is_damaged=is_damaged
+                )
+                for case, is_local, is_damaged in zip(
+                    bad, self._are_local(bad), self._are_damaged(bad), strict=True
+                )
             ]
         )
 
@@ -317,6 +323,28 @@ class Study:
             isinstance(outcome, Outcome) and not self._judge.case(trial.scenario, trial.state, outcome).is_bad
             for trial, outcome in zip(trials, ended, strict=True)
         ]
+
+    def _are_damaged(self, bad: Sequence[Case]) -> list[bool]:
+        """Of each bad case, whether it ends well, or at least ends, with what the crash left unfinished made whole."""
+        trials = [
+            (number, Trial(scenario=case.scenario, state=state, world=state.world))
+            for number, case in enumerate(bad)
+            if case.state is not None and case.scenario.crash_kind is CrashKind.KILL
+            for damage in damages(self._reference, case.state, case.outcome)
+            if case.rerun_state != "success" or not _remains(damage, case.outcome)
+            for state in damage.whole
+        ]
+        if not trials:
+            return [False] * len(bad)
+        plan = Plan(trials=tuple(trial for _, trial in trials), recording=self._reference)
+        (ended,) = self._trials.ended([plan])
+        found = set()
+        for (number, trial), outcome in zip(trials, ended, strict=True):
+            if isinstance(outcome, Outcome):
+                other = self._judge.case(trial.scenario, trial.state, outcome)
+                if not other.is_bad or other.rerun_state == "success" != bad[number].rerun_state:
+                    found.add(number)
+        return [number in found for number in range(len(bad))]
 
     def _findings_of_intervals(self, judge: Judge, cases: Sequence[Case]) -> tuple[Finding, ...]:
         return fold(
@@ -410,7 +438,8 @@ class Study:
         if case.is_bad:
             is_order = self._is_order(case)
             is_local = judge is self._judge and self._are_local([case])[0]
-            finding = judge.finding(case, None, is_order=is_order, is_local=is_local)
+            is_damaged = judge is self._judge and self._are_damaged([case])[0]
+            finding = judge.finding(case, None, is_order=is_order, is_local=is_local, is_damaged=is_damaged)
         last, following = judge.effects_around(case.state)
         return replay_text(
             case.scenario,
@@ -436,6 +465,14 @@ def checks_of(dag: DagInfo) -> tuple[str, ...]:
     """The names of a DAG's checks."""
     crashes = (f"crash.{task.task_id}" for task in dag.tasks)
     return ("clean", RERUN, *crashes, *((BACKFILL,) if dag.is_scheduled else ()))
+
+
+def _remains(damage: Damage, outcome: Outcome) -> bool:
+    """Whether what the crash left is still there, and more of it at most: then it is an output, and no checkpoint."""
+    output = outcome.outputs.get(f"file:{damage.path}")
+    if output is None:
+        return False
+    return output.content.startswith(damage.left) if damage.left else not output.content
 
 
 def _task_of(check: str) -> str:

@@ -389,6 +389,56 @@ PAIRS = (
         fix=(("a_make(), use()", "a_make() >> use()"),),
     ),
     Pair(
+        name="damaged-checkpoint that breaks the task",
+        rule="damaged-checkpoint",
+        check="crash.load",
+        task_id="load",
+        source=in_dag(
+            """
+            @task
+            def load():
+                path = Path("/data/state.json")
+                done = json.loads(path.read_text())["done"] if path.exists() else 0
+                for n in range(done, 5):
+                    Path(f"/data/part_{n}").write_text(f"part {n}\\n")
+                    with open(path, "w") as out:  # HERE
+                        json.dump({"done": n + 1}, out)
+            load()
+            """
+        ),
+        fix=(
+            ("open(path,", 'open("/data/state.tmp",'),
+            ("n + 1}, out)", 'n + 1}, out)\n            os.replace("/data/state.tmp", path)'),
+        ),
+    ),
+    Pair(
+        name="damaged-checkpoint that breaks the result",
+        rule="damaged-checkpoint",
+        check="crash.add_up",
+        task_id="add_up",
+        source=in_dag(
+            """
+            @task
+            def add_up():
+                path = Path("/data/state.json")
+                text = path.read_text() if path.exists() else ""
+                seen = json.loads(text) if text else {}
+                for name in sorted(os.listdir("/data/in")):
+                    seen[name] = int(Path("/data/in", name).read_text())
+                    with open(path, "w") as out:  # HERE
+                        json.dump(seen, out)
+                    os.remove(f"/data/in/{name}")
+                Path("/data/total").write_text(str(sum(seen.values())))
+            add_up()
+            """
+        ),
+        fix=(
+            ("open(path,", 'open("/data/state.tmp",'),
+            ("json.dump(seen, out)", 'json.dump(seen, out)\n            os.replace("/data/state.tmp", path)'),
+        ),
+        prepare="[world.write(f'/data/in/{n}', str(n)) for n in range(3, 6)]",
+    ),
+    Pair(
         rule="wrong-output",
         check="rerun",
         task_id="count",

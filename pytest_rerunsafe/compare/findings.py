@@ -154,13 +154,25 @@ class Judge:
         return replace(case, differences=tuple(kept))
 
     def finding(
-        self, case: Case, same_day_is_fine: bool | None, *, is_order: bool = False, is_local: bool = False
+        self,
+        case: Case,
+        same_day_is_fine: bool | None,
+        *,
+        is_order: bool = False,
+        is_local: bool = False,
+        is_damaged: bool = False,
     ) -> Finding:
         """What a bad case says. Without a crash, the task that makes the output is to blame, not the one cleared.
 
-        `is_order` tells whether the order of intervals is to blame, `is_local` whether the lack of local files is.
+        `is_order` tells whether the order of intervals is to blame, `is_local` whether the lack of local files is,
+        `is_damaged` whether a file is that the crash left in the middle of a change.
         """
-        evidence = replace(self._evidence(case, same_day_is_fine), is_other_order=is_order, is_local=is_local)
+        evidence = replace(
+            self._evidence(case, same_day_is_fine),
+            is_other_order=is_order,
+            is_local=is_local,
+            is_damaged=is_damaged,
+        )
         scenario = case.scenario
         names = {difference.output for difference in case.differences}
         if case.state is not None:

@@ -44,6 +44,9 @@ class Evidence:
     """Several intervals ran otherwise than once each in order, and a rerun of one of them alone makes no difference."""
     is_local: bool = False
     """The same recovery on the worker of the first attempt, which has its local files, makes no difference."""
+    is_damaged: bool = False
+    """The crash left a file in the middle of a change, the crashed task read it so when it ran again, and with the file
+    whole, as it was before the change or would have been after it, the same recovery ends well, or at least ends."""
     exited_green: bool = False
     """A task's process ended with exit code 0 without a report."""
 
@@ -64,6 +67,11 @@ def _is_order_dependent(evidence: Evidence) -> bool:
 def _is_worker_local(evidence: Evidence) -> bool:
     """`worker-local-state`: a rerun on another worker lacks the local files of the first."""
     return evidence.is_local
+
+
+def _is_damaged_checkpoint(evidence: Evidence) -> bool:
+    """`damaged-checkpoint`: what a task keeps for its own next attempt is damaged, and breaks that attempt."""
+    return evidence.is_damaged
 
 
 def _is_rerun_failing(evidence: Evidence) -> bool:
@@ -118,6 +126,7 @@ def _is_stale(evidence: Evidence) -> bool:
 _DECISIONS = (
     (Rule.ORDER_DEPENDENT, _is_order_dependent),
     (Rule.WORKER_LOCAL_STATE, _is_worker_local),
+    (Rule.DAMAGED_CHECKPOINT, _is_damaged_checkpoint),
     (Rule.RERUN_FAILS, _is_rerun_failing),
     (Rule.CLOCK_DEPENDENT, _is_clock_dependent),
     (Rule.STALE_XCOM, _is_stale_xcom),
@@ -511,6 +520,23 @@ RULES: Mapping[Rule, RuleText] = {
         ),
         unsafe=("try:\n    rows = load(path)\nexcept OSError:\n    rows = []"),
         safe="rows = load(path)",
+    ),
+    Rule.DAMAGED_CHECKPOINT: RuleText(
+        title="A damaged checkpoint file breaks the rerun or its result",
+        explanation=(
+            "The worker died while it wrote the file that tells the next attempt where to go on. The rerun read it "
+            "empty, torn or garbled, and failed or began at the wrong place."
+        ),
+        remedy=(
+            "Write the checkpoint to a temporary file in the same folder and move it over the old one with "
+            "os.replace: then it is the old one or the new one, never a half."
+        ),
+        unsafe='with open(checkpoint, "w") as file:\n    json.dump({"done": number}, file)',
+        safe=(
+            'with open(checkpoint + ".tmp", "w") as file:\n'
+            '    json.dump({"done": number}, file)\n'
+            'os.replace(checkpoint + ".tmp", checkpoint)'
+        ),
     ),
     Rule.WRONG_OUTPUT: RuleText(
         title="The rerun gives another result",

@@ -160,6 +160,7 @@ class Attempts:
             exit_code=exit_code,
             executed_lines=executed,
             failed_operations=tuple(opened.failed_operations),
+            first_reads=opened.first_reads,
             error=self._sandbox.sources.describe(error) if error is not None else "",
             missing_input=attempts.missing_input(error),
             log=printed.getvalue() if keeps_log else "",

@@ -11,6 +11,7 @@ from datetime import datetime
 from types import FrameType
 
 from ..model import Attempt, Effect, FileChange, Location, Obstacle, RowChange, RunKey
+from .damage import digest
 from .sources import Sources
 
 _OF_START = ("state", "xcom-delete")
@@ -34,6 +35,7 @@ class OpenAttempt:
     has_effects: bool = False
     """Whether the task has changed what Airflow knows, its own start aside."""
     failed_operations: list[str] = field(default_factory=list)
+    first_reads: dict[str, str] = field(default_factory=dict)
 
 
 class Journal:
@@ -105,6 +107,11 @@ class Journal:
                 remedy="The order of threads' changes is different each time: let the main thread make them.",
             )
         )
+
+    def file_read(self, path: str, content: bytes | bytearray) -> None:
+        """Something of a file that is not as it was mounted was read."""
+        if self.current is not None and path not in self.current.first_reads:
+            self.current.first_reads[path] = digest(content)
 
     def operation_failed(self, kind: str, path: str) -> None:
         """A file operation raised. Libraries look around, and what fails there says nothing of the DAG."""

@@ -133,7 +133,9 @@ class Sandbox:
         self.entropy.seed(seed)
         self.is_stale = lambda task_id, key: False
         self.journal = journal = Journal(self.sources, self.metadata.capture, keeps_effects)
-        self.files.begin(journal.file_changed if keeps_effects else None, journal.operation_failed)
+        self.files.begin(
+            journal.file_changed if keeps_effects else None, journal.operation_failed, journal.file_read
+        )
 
     def snapshot(self) -> Snapshot:
         """The world and what has happened since `begin`, to go on from more than once."""

@@ -102,9 +102,9 @@ class Descriptors:
 
     def read(self, file: OpenFile, count: int, position: int | None = None) -> bytes:
         _check(file.can_read and not is_directory(file.inode), file)
-        self._ledger.saw(file.inode, Aspect.CONTENT)
         start = file.position if position is None else position
         content = content_of(file.inode)
+        self._ledger.read(file.inode, content)
         stop = len(content) if count < 0 else start + count
         data = bytes(content[start:stop])
         if position is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pytest_rerunsafe.model import Files, Node
 from pytest_rerunsafe.world.files_calls import Calls, OnFailure
-from pytest_rerunsafe.world.files_ledger import OnEffect
+from pytest_rerunsafe.world.files_ledger import OnEffect, OnRead
 from pytest_rerunsafe.world.files_patches import OnUnsupported, Patches
 from pytest_rerunsafe.world.files_reads import Reads, Seen, Times, View
 from pytest_rerunsafe.world.files_tree import mounts
@@ -66,13 +66,17 @@ class FileStore:
         """From now on a descriptor of this process is as good as closed for code on the fake file system."""
         self._calls.hidden.add(fd)
 
-    def begin(self, on_effect: OnEffect | None, on_failure: OnFailure) -> None:
-        """From now on each durable change is reported, if anybody wants to know, and each file operation that raises."""
+    def begin(self, on_effect: OnEffect | None, on_failure: OnFailure, on_read: OnRead | None = None) -> None:
+        """From now on each durable change is reported, if anybody wants to know, each read of a file that is not as it was
+        mounted, and each file operation that raises.
+        """
         self._calls.ledger.on_effect = on_effect
+        self._calls.ledger.on_read = on_read
         self._calls.on_failure = on_failure
 
     def end(self) -> None:
         self._calls.ledger.on_effect = None
+        self._calls.ledger.on_read = None
         self._calls.on_failure = None
 
     @property

@@ -28,6 +28,8 @@ from pytest_rerunsafe.world.files_tree import (
 
 OnEffect = Callable[[str, str, "tuple[FileChange, ...]"], None]
 """Kind, target path and changes of one effect."""
+OnRead = Callable[[str, "bytes | bytearray"], None]
+"""A path and the whole content that stands there."""
 
 _ABSENT = Node(kind=NodeKind.ABSENT, mode=0)
 _DIRECTORY = Node(kind=NodeKind.DIRECTORY, mode=0o755)
@@ -40,6 +42,7 @@ class Ledger:
         self._tree = tree
         self.saw = tree.saw
         self.on_effect: OnEffect | None = None
+        self.on_read: OnRead | None = None
         self._held: dict[str, FakeFile] = {}
         self._gone: set[str] = set()
         self._nodes: dict[str, Node] = {}
@@ -78,6 +81,14 @@ class Ledger:
         """Permissions or times of the inode changed."""
         for path in self.paths_of(inode):
             self._hold(path, inode)
+
+    def read(self, inode: FakeFile, content: bytes | bytearray) -> None:
+        """A part of a file was read, or all; of one that is as it was mounted nobody wants to know."""
+        self._tree.saw(inode, Aspect.CONTENT)
+        attributes = inode.__dict__
+        if self.on_read is not None and ("home" not in attributes or attributes.get("is_modified")):
+            for path in self.paths_of(inode):
+                self.on_read(path, content)
 
     def write(self, inode: FakeFile, offset: int, data: bytes) -> None:
         """Put the data into a file and publish it as one effect, unless nothing changed."""
