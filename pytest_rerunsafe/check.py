@@ -29,7 +29,7 @@ from .model import (
     WorldState,
 )
 from .settings import Settings
-from .study import START_S, Study, checks_of, near
+from .study import HASH_SEEDS, START_S, Study, checks_of, near
 from .trials import reason_of
 
 
@@ -54,6 +54,8 @@ class Checker:
         self._clock = clock
         """What budgets are measured by, in seconds."""
         self._zygote: Zygote | None = None
+        self._others: dict[int, Zygote] = {}
+        """Interpreters by their hash seeds; none until a DAG needs them."""
         self._pool: Pool | None = None
         self._files: tuple[str, ...] = ()
         """The DAG files that were found last."""
@@ -175,6 +177,9 @@ class Checker:
         if self._zygote is not None:
             self._zygote.close()
             self._zygote = None
+        for zygote in self._others.values():
+            zygote.close()
+        self._others.clear()
 
     def _study(self, dag: DagInfo) -> Study:
         key = (dag.file, dag.dag_id)
@@ -208,8 +213,14 @@ class Checker:
 
     def _run(self, file: str, jobs: Sequence[Job], left: Left | None = None) -> list[Answer]:
         if self._pool is None:
-            self._pool = Pool(self._started(), _cores())
+            self._pool = Pool(self._started(), _cores(), self._other)
         return self._pool.run(file, jobs, self._following, left)
+
+    def _other(self, hash_seed: int) -> Zygote:
+        """The interpreter with that hash seed; all of them begin to get ready when the first is asked for."""
+        for seed in () if self._others else HASH_SEEDS:
+            self._others[seed] = Zygote.begin(self._rootdir, seed)
+        return self._others[hash_seed]
 
     def _started(self) -> Zygote:
         if self._zygote is None:

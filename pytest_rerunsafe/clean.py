@@ -6,13 +6,13 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from .compare.differences import diff_outputs, summarise
 from .compare.findings import Counting, describe_effect, outputs_of_effect, task_name
-from .compare.volatile import Volatility, find_volatile
+from .compare.volatile import Problem, Volatility, find_volatile
 from .explore.messages import Answer, Cut, Done, Failed, Lost
 from .model import (
     Attempt,
@@ -55,12 +55,17 @@ class CleanRuns:
     """Why no other check makes sense; None if they do."""
 
 
-def judge_clean_runs(dag: DagInfo, file: str, answers: Sequence[Answer], counting: Counting) -> CleanRuns:
-    """What the runs say: reference, other clock, other entropy, and shared memory if there was such a run."""
+def judge_clean_runs(
+    dag: DagInfo, file: str, answers: Sequence[Answer], counting: Counting, orders: Sequence[Answer] = ()
+) -> CleanRuns:
+    """What the runs say: reference, other clock, other entropy, and shared memory if there was such a run.
+
+    `orders` are runs that differ from each other in nothing but the order of sets, if there were any.
+    """
     lost = [answer for answer in answers[:3] if not isinstance(answer, Done)]
     if lost:
         return _without_recording(lost[0])
-    return _Judgement(dag, file, answers, counting).verdict()
+    return _Judgement(dag, file, answers, counting, orders).verdict()
 
 
 def _without_recording(answer: Answer) -> CleanRuns:
@@ -82,8 +87,16 @@ def obstacle_text(obstacle: Obstacle) -> str:
 class _Judgement:
     """The clean runs of one DAG while they are judged."""
 
-    def __init__(self, dag: DagInfo, file: str, answers: Sequence[Answer], counting: Counting) -> None:
+    def __init__(
+        self,
+        dag: DagInfo,
+        file: str,
+        answers: Sequence[Answer],
+        counting: Counting,
+        orders: Sequence[Answer],
+    ) -> None:
         self._dag = dag
+        self._orders = orders
         self._file = file
         recordings: list[Any] = [answer.result if isinstance(answer, Done) else None for answer in answers]
         self._reference: Recording = recordings[0]
@@ -101,14 +114,19 @@ class _Judgement:
             self._agreeing(self._other_entropy),
             is_unordered=self._counting.is_unordered,
         )
-        disagreements = (*self._failing_elsewhere(), *self._disagreements(volatility))
+        by_order = self._by_order(volatility)
+        disagreements = (
+            *self._failing_elsewhere(),
+            *self._disagreements(volatility.problems, summarise),
+            *self._disagreements(by_order, _by_order_of_sets),
+        )
         findings = (*self._parse_effects(), *disagreements, *self._memory_sharing(volatility))
         obstacles = self._reference.outcome.obstacles
         return CleanRuns(
             verdict=Verdict.UNSAFE if findings else Verdict.UNVERIFIABLE if obstacles else Verdict.SAFE,
             reason=obstacle_text(obstacles[0]) if obstacles else None,
             findings=findings,
-            notes=volatility.notes(),
+            notes=(*volatility.notes(), *self._order_notes()),
             reference=self._reference,
             outcomes=(self._reference.outcome, self._other_clock.outcome),
             situations=_situations(self._reference, self._other_clock),
@@ -137,9 +155,13 @@ class _Judgement:
         return CleanRuns(verdict=Verdict.ERROR, reason=failure(self._reference), stops=FAILS)
 
     def _failing_elsewhere(self) -> tuple[Finding, ...]:
+        orders = [answer.result for answer in self._orders if isinstance(answer, Done)]
+        # If all of them fail, the order of sets is not what they fail for.
+        by_order = orders if any(map(_succeeded, orders)) else []
         rules = (
             (self._other_clock, Rule.CLOCK_DEPENDENT),
             (self._other_entropy, Rule.NONDETERMINISTIC_OUTPUT),
+            *((run, Rule.NONDETERMINISTIC_OUTPUT) for run in by_order),
         )
         return tuple(
             self._finding(
@@ -155,17 +177,46 @@ class _Judgement:
 
     # --- runs that disagree -------------------------------------------------------------------
 
-    def _disagreements(self, volatility: Volatility) -> tuple[Finding, ...]:
+    def _by_order(self, volatility: Volatility) -> tuple[Problem, ...]:
+        """What the order of sets makes differ; what differs anyway is told already."""
+        ended = [answer.result for answer in self._orders if isinstance(answer, Done)]
+        told = {difference.output for _, difference in volatility.problems}
+        if len(ended) < 2 or not all(map(_succeeded, ended)):
+            return ()
+        one, other = map(self._outputs, ended)
+        differences = diff_outputs(one, other, volatility, is_unordered=self._counting.is_unordered)
+        return tuple((Rule.NONDETERMINISTIC_OUTPUT, d) for d in differences if d.output not in told)
+
+    def _order_notes(self) -> tuple[str, ...]:
+        """That the order of sets was not varied, and why."""
+        failed = [
+            answer for answer in self._orders if not (isinstance(answer, Done) and _succeeded(answer.result))
+        ]
+        if len(failed) < 2:
+            return ()
+        answer = failed[0]
+        match answer:
+            case Done(recording):
+                why = _why(recording)
+            case Failed(reason):
+                why = reason.strip().splitlines()[-1]
+            case other:
+                why = getattr(other, "obstacle", Obstacle(what="no result", where=None, remedy="")).what
+        return (f"the order of sets was not varied: in an interpreter without your conftest.py, {why}",)
+
+    def _disagreements(
+        self, problems: Sequence[Problem], told: Callable[[Sequence[Difference]], str]
+    ) -> tuple[Finding, ...]:
         """One finding per rule and task: an output that varies seldom varies alone."""
         found: dict[tuple[Rule, str], list[Difference]] = {}
-        for rule, difference in volatility.problems:
+        for rule, difference in problems:
             found.setdefault((rule, self._writer(difference.output)), []).append(difference)
         return tuple(
             self._finding(
                 rule,
                 task_id,
                 self._line_of(differences[0].output),
-                summarise(differences),
+                told(differences),
                 tuple(differences),
             )
             for (rule, task_id), differences in found.items()
@@ -269,6 +320,10 @@ class _Judgement:
     def _effect_on(self, output: str) -> Effect | None:
         effects = self._reference.effects
         return next((effect for effect in effects if output in outputs_of_effect(effect)), None)
+
+
+def _by_order_of_sets(differences: Sequence[Difference]) -> str:
+    return f"with sets in another order, {summarise(differences)}"
 
 
 def _situations(*recordings: Recording) -> dict[str, tuple[int, int]]:

@@ -126,6 +126,8 @@ class Attempt:
     """Of a process that ended by itself, negative for a signal; None if the task runner came to its end."""
     executed_lines: int = 0
     """Lines of the project's code that ran, repeated ones counted each time; 0 if not counted."""
+    depends_on_hashes: bool = False
+    """Whether the project's code that ran makes sets or asks for hashes; False if lines were not counted."""
     failed_operations: tuple[str, ...] = ()
     """File operations that raised, `kind:path`, in order, each once."""
     first_reads: Mapping[str, str] = field(default_factory=dict)

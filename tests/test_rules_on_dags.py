@@ -312,6 +312,39 @@ PAIRS = (
         fix=(("uuid.uuid4()", "uuid.uuid5(uuid.NAMESPACE_URL, run_id)"),),
     ),
     Pair(
+        name="nondeterministic-output by the order of a set",
+        rule="nondeterministic-output",
+        check="clean",
+        task_id="export",
+        source=in_dag(
+            """
+            @task
+            def export():
+                names = {"ann", "bob", "cy", "dee", "eve"}
+                Path("/data/names").write_text(",".join(names))  # HERE
+            export()
+            """
+        ),
+        fix=(("join(names)", "join(sorted(names))"),),
+    ),
+    Pair(
+        name="nondeterministic-output by hash",
+        rule="nondeterministic-output",
+        check="clean",
+        task_id="export",
+        source=in_dag(
+            """
+            @task
+            def export():
+                for name in ("ann", "bob", "cy", "dee", "eve"):
+                    with open(f"/data/bucket_{hash(name) % 16}", "w") as out:  # HERE
+                        out.write(name)
+            export()
+            """
+        ),
+        fix=(("hash(name)", "sum(map(ord, name))"),),
+    ),
+    Pair(
         rule="parse-side-effect",
         check="clean",
         task_id="",

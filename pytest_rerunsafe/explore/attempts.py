@@ -21,6 +21,7 @@ from .journal import OpenAttempt
 from .memo import Memo
 from .obstacles import misses_dag, no_run_at, waits_in_vain
 from .sandbox import LOG_BYTES, Sandbox
+from .sources import Executed
 from .waits import EXACT_POKES, Allowance, TakenBack, stretched
 
 
@@ -146,9 +147,9 @@ class Attempts:
         """What the process of an attempt leaves; the state is not known yet."""
         with ExitStack() as stack:
             printed = stack.enter_context(capture_output(LOG_BYTES))
-            lines = stack.enter_context(self._sandbox.sources.counted_lines()) if counts_lines else lambda: 0
+            watched = stack.enter_context(self._sandbox.sources.counted_lines()) if counts_lines else Executed
             exit_code, error = self._execute(attempt, load, opened.run[0], attempts.TaskLog(keeps_log))
-            executed = lines()
+            executed = watched()
         return Attempt(
             run=opened.run,
             task_id=opened.task_id,
@@ -158,7 +159,8 @@ class Attempts:
             state="",
             may_retry=opened.may_retry,
             exit_code=exit_code,
-            executed_lines=executed,
+            executed_lines=executed.lines,
+            depends_on_hashes=executed.depends_on_hashes,
             failed_operations=tuple(opened.failed_operations),
             first_reads=opened.first_reads,
             error=self._sandbox.sources.describe(error) if error is not None else "",

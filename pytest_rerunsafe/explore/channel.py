@@ -31,6 +31,11 @@ class Channel:
         ours, theirs = socket.socketpair()
         return cls(ours), cls(theirs)
 
+    @classmethod
+    def of(cls, fd: int) -> Channel:
+        """The end that this process was started with."""
+        return cls(socket.socket(fileno=fd))
+
     def fileno(self) -> int:
         """So that a selector can wait for it."""
         return self._socket.fileno()

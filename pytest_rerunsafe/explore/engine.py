@@ -122,7 +122,10 @@ class Engine:
     def record(self, job: RecordJob) -> Recording:
         """A clean run, effect by effect."""
         self._endings, self._ending, self._situations = {}, None, {}
-        self.processes.dag_processor.place_inputs(job)
+        if job.initial is None:
+            self.processes.dag_processor.place_inputs(job)
+        else:
+            self.sandbox.begin(job.initial, job.seed, keeps_effects=job.keeps_effects)
         bags = {
             file: self._bag_of_others(job, file) for file in sorted({*job.related.values()} - {job.dag.file})
         }

@@ -45,6 +45,10 @@ class RecordJob:
     XComs are no outputs."""
     prepares: bool = True
     """Whether the project's conftest puts inputs in place."""
+    initial: WorldState | None = None
+    """The world with inputs in place; None: they are put there first."""
+    hash_seed: int | None = None
+    """Of the interpreter that runs it; None: whatever that of the others is."""
     related: Mapping[str, str] = field(default_factory=dict)
     """The DAG file of each other DAG that runs along, by DAG id."""
 

@@ -13,7 +13,7 @@ from ..model import Obstacle
 from .channel import Channel, Closed
 from .jobs import Job
 from .messages import Alive, Answer, Cut, Done, Failed, HitBound, Lost
-from .zygote import Zygote
+from .zygote import Zygote, ZygoteError
 
 SILENCE_S = 60.0
 """Wall-clock time that a worker may say nothing. Attempts are bounded by processor time; this is for those that wait."""
@@ -47,13 +47,17 @@ class _Worker:
     """What it works on."""
     job: int = 0
     exit_code: int | None = None
+    hash_seed: int | None = None
+    """Of the interpreter that it was forked from; None: the usual one."""
 
 
 class Pool:
     """Workers for jobs, each for those of one DAG file only: what that does to a process, no other file's jobs see."""
 
-    def __init__(self, zygote: Zygote, size: int) -> None:
+    def __init__(self, zygote: Zygote, size: int, other: Callable[[int], Zygote] | None = None) -> None:
         self._zygote = zygote
+        self._other = other
+        """Gives the interpreter with a hash seed."""
         self._size = size
         self._workers: list[_Worker] = []
         self._killed: list[_Worker] = []
@@ -107,19 +111,29 @@ class Pool:
         """Give what waits to workers that are free, as many at a time as there may be."""
         for each in (batch, self._ahead):
             while each is not None and each.is_waiting and len(self._busy()) < self._size:
-                self._give(self._free_worker(each.file), each)
+                seed: int | None = getattr(each.jobs[each.given], "hash_seed", None)
+                try:
+                    worker = self._free_worker(each.file, seed)
+                except ZygoteError as error:
+                    each.answers[each.given] = Failed(str(error))
+                    each.given += 1
+                else:
+                    self._give(worker, each)
 
     def _busy(self) -> list[_Worker]:
         return [worker for worker in self._workers if worker.batch is not None]
 
-    def _free_worker(self, file: str) -> _Worker:
+    def _free_worker(self, file: str, hash_seed: int | None) -> _Worker:
         for worker in self._workers:
-            if worker.file == file and worker.batch is None:
+            if worker.file == file and worker.hash_seed == hash_seed and worker.batch is None:
                 return worker
-        worker = _Worker(file, *self._zygote.spawn())
+        worker = _Worker(file, *self._zygote_of(hash_seed).spawn(), hash_seed=hash_seed)
         self._workers.append(worker)
         self._selector.register(worker.channel, selectors.EVENT_READ, worker)
         return worker
+
+    def _zygote_of(self, hash_seed: int | None) -> Zygote:
+        return self._zygote if hash_seed is None or self._other is None else self._other(hash_seed)
 
     def _give(self, worker: _Worker, batch: _Batch) -> None:
         worker.batch, worker.job = batch, batch.given
@@ -183,7 +197,7 @@ class Pool:
 
     def _reap(self, worker: _Worker) -> int:
         if worker.exit_code is None:
-            worker.exit_code = self._zygote.wait(worker.pid)
+            worker.exit_code = self._zygote_of(worker.hash_seed).wait(worker.pid)
         return worker.exit_code
 
     def _reap_killed(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import os
 import re
 import sys
@@ -9,14 +10,56 @@ import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 from ..model import Location
 
 _FRAME = re.compile(r'  File "(.+)", line \d+')
 _FOREIGN_PARTS = frozenset({"site-packages", "dist-packages"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Executed:
+    """What of the project's code has run."""
+
+    lines: int = 0
+    depends_on_hashes: bool = False
+    """Whether something of it makes sets, or asks for hashes, of which no two interpreters need have the same."""
+
+
+_MAKE_SETS = frozenset({"BUILD_SET", "SET_ADD", "SET_UPDATE"})
+_GIVE_SETS = frozenset(
+    {"set", "frozenset", "hash", "union", "intersection", "difference", "symmetric_difference"}
+)
+_VIEWS = frozenset({"keys", "items"})
+_SET_OPERATIONS = frozenset(
+    f"{place}_{operation}"
+    for place in ("BINARY", "INPLACE")
+    for operation in ("AND", "OR", "XOR", "SUBTRACT")
+)
+"""Of CPython 3.10; later ones have one for all, with the operator as its argument."""
+
+
+def depends_on_hashes(code: CodeType) -> bool:
+    """Whether a function makes sets, or asks for hashes, itself; a constant set that is only searched is none."""
+    names = frozenset(code.co_names)
+    if names & _GIVE_SETS:
+        return True
+    before: dis.Instruction | None = None
+    for found in dis.get_instructions(code):
+        is_set = before is not None and isinstance(before.argval, frozenset)
+        if found.opname in _MAKE_SETS or (is_set and found.opname != "CONTAINS_OP"):
+            return True
+        is_operation = found.opname in _SET_OPERATIONS or (
+            found.opname == "BINARY_OP" and found.argrepr.rstrip("=") in ("&", "|", "^", "-")
+        )
+        if is_operation and names & _VIEWS:
+            return True
+        before = found
+    return False
 
 
 class Sources:
@@ -96,9 +139,10 @@ class Sources:
                 self._cut(part)
 
     @contextmanager
-    def counted_lines(self) -> Iterator[Callable[[], int]]:
-        """Inside, lines of the project's code that run are counted; gives a function that tells how many so far."""
+    def counted_lines(self) -> Iterator[Callable[[], Executed]]:
+        """Inside, it is noted what of the project's code runs; gives a function that tells of it."""
         count = 0
+        codes: set[CodeType] = set()
 
         def on_line(frame: FrameType, event: str, _: Any) -> Any:
             nonlocal count
@@ -107,11 +151,14 @@ class Sources:
             return on_line
 
         def on_call(frame: FrameType, event: str, _: Any) -> Any:
-            return on_line if self.relative(frame.f_code.co_filename) is not None else None
+            if self.relative(frame.f_code.co_filename) is None:
+                return None
+            codes.add(frame.f_code)
+            return on_line
 
         before = sys.gettrace()
         sys.settrace(on_call)
         try:
-            yield lambda: count
+            yield lambda: Executed(lines=count, depends_on_hashes=any(map(depends_on_hashes, codes)))
         finally:
             sys.settrace(before)

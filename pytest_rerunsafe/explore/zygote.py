@@ -1,8 +1,12 @@
-"""The process that workers are forked from: forked from pytest once, imports Airflow, and never runs a line of a DAG."""
+"""The processes that workers are forked from: they import Airflow, and never run a line of a DAG.
+
+One is forked from pytest and knows what conftest.py has done; others are fresh interpreters with hash seeds of their own.
+"""
 
 from __future__ import annotations
 
 import gc
+import json
 import os
 import signal
 import sys
@@ -26,6 +30,7 @@ class Zygote:
     def __init__(self, pid: int, channel: Channel) -> None:
         self._pid = pid
         self._channel = channel
+        self._is_ready = False
 
     @classmethod
     def start(cls, rootdir: Path, prepare: Callable[[str, Any, Any], None]) -> Zygote:
@@ -39,17 +44,37 @@ class Zygote:
             _main(theirs, rootdir, prepare)
         theirs.close()
         zygote = cls(pid, ours)
+        zygote._get_ready()
+        return zygote
+
+    @classmethod
+    def begin(cls, rootdir: Path, hash_seed: int) -> Zygote:
+        """A fresh interpreter with that hash seed, and thus an order of sets of its own; it becomes ready by itself.
+
+        It knows nothing of conftest.py, so it can put no inputs in place.
+        """
+        ours, theirs = Channel.pair()
+        pid = _fork()
+        if pid == 0:
+            ours.close()
+            _become_fresh(theirs, rootdir, hash_seed)
+        theirs.close()
+        return cls(pid, ours)
+
+    def _get_ready(self) -> None:
+        """Wait until it is. Raises `ZygoteError`."""
         try:
-            problem = ours.receive()
+            problem = None if self._is_ready else self._channel.receive()
         except Closed:
             problem = "The process ended while it imported Airflow."
         if problem is not None:
-            zygote.close()
+            self.close()
             raise ZygoteError(problem)
-        return zygote
+        self._is_ready = True
 
     def spawn(self) -> tuple[int, Channel]:
-        """A new worker: its process id, and the channel to it."""
+        """A new worker: its process id, and the channel to it. Raises `ZygoteError` if it does not become ready."""
+        self._get_ready()
         ours, theirs = Channel.pair()
         self._channel.send("spawn")
         self._channel.send_end(theirs)
@@ -74,6 +99,39 @@ def _fork() -> int:
         # CPython 3.12 warns if there are threads (xdist has one): the child never takes a lock that they may hold.
         warnings.simplefilter("ignore", DeprecationWarning)
         return os.fork()
+
+
+_FRESH = """\
+import json, os, sys
+fd, rootdir, hash_seed, path, argv = json.loads(sys.argv[1])
+sys.path[:], sys.argv[:] = path, argv
+os.environ.pop("PYTHONHASHSEED")
+os.environ.update({} if hash_seed is None else {"PYTHONHASHSEED": hash_seed})
+from pytest_rerunsafe.explore.zygote import serve_apart
+serve_apart(fd, rootdir)
+"""
+
+
+def _become_fresh(channel: Channel, rootdir: Path, hash_seed: int) -> NoReturn:
+    try:
+        os.set_inheritable(channel.fileno(), True)
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in range(3):
+            os.dup2(null, fd)
+        told = [channel.fileno(), str(rootdir), os.environ.get("PYTHONHASHSEED"), sys.path, sys.argv]
+        env = {**os.environ, "PYTHONHASHSEED": str(hash_seed)}
+        os.execve(sys.executable, [sys.executable, "-c", _FRESH, json.dumps(told)], env)
+    finally:
+        os._exit(1)
+
+
+def serve_apart(fd: int, rootdir: str) -> NoReturn:
+    """What a fresh interpreter does."""
+    _main(Channel.of(fd), Path(rootdir), _no_inputs)
+
+
+def _no_inputs(file: str, dag: Any, world: Any) -> None:
+    """Who runs a DAG here is given its inputs."""
 
 
 def _main(channel: Channel, rootdir: Path, prepare: Callable[[str, Any, Any], None]) -> NoReturn:
