@@ -259,7 +259,11 @@ class _Judgement:
         for effect in self._reference.effects:
             if self._is_of_others(effect):
                 continue  # that DAG's own check tells
-            if effect.is_parse and effect.kind != "mkdir" and not effect.kind.startswith("xcom"):
+            if (
+                effect.is_parse
+                and effect.kind not in ("mkdir", "sync")
+                and not effect.kind.startswith("xcom")
+            ):
                 where = effect.stack[0] if effect.stack else self._dag_line()
                 if self._counting.counts(f"file:{effect.target}"):
                     found.setdefault(Location(file=where.file, line=where.line), []).append(effect)

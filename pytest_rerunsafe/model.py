@@ -220,10 +220,14 @@ class Profile(_Word):
 
 class CrashKind(_Word):
     KILL = "kill"
+    POWER = "power"
+    """The machine that holds the files loses power: what was not synced is lost or torn."""
 
 
 class RecoveryKind(_Word):
     RETRY = "retry"
+    GO_ON = "go-on"
+    """Nobody does anything, for the task did not fail."""
     CLEAR_TASK = "clear-task"
     CLEAR_DOWNSTREAM = "clear-downstream"
     CLEAR_RUN = "clear-run"
@@ -339,6 +343,10 @@ class CrashPoint:
     effect: int
     """Index into `Recording.effects` of the last effect that became durable."""
     is_torn: bool = False
+    has_ended: bool = False
+    """Whether the attempt's success was recorded before."""
+    loss: str = ""
+    """What a power loss took away of what was there, in words."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -433,6 +441,7 @@ class Rule(_Word):
     WORKER_LOCAL_STATE = "worker-local-state"
     MASKED_FAILURE = "masked-failure"
     DAMAGED_CHECKPOINT = "damaged-checkpoint"
+    DURABILITY = "durability"
     WRONG_OUTPUT = "wrong-output"
 
 

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 
 from ..model import (
     Attempt,
+    CrashKind,
     CrashState,
     Difference,
     Effect,
@@ -177,6 +178,8 @@ class Judge:
         names = {difference.output for difference in case.differences}
         if case.state is not None:
             where, task_id = self._where_it_died(case.state), scenario.task_id
+            if case.state.point.has_ended:
+                where = self._first_effect_on(names)
         else:
             where, task_id = self._first_effect_on(names), self._writer(names) or scenario.task_id
             if (failed := _failed(case)) is not None:
@@ -213,6 +216,7 @@ class Judge:
             swallowed_errors=self._swallowed_errors(attempts),
             stale_xcom_reads=self._reads_xcoms_otherwise(attempts),
             same_day_is_fine=same_day_is_fine,
+            is_power_loss=case.scenario.crash_kind is CrashKind.POWER,
             exited_green=any(a.exit_code == 0 and a.state == "success" for a in attempts),
         )
 
@@ -277,7 +281,8 @@ class Judge:
         return ""
 
     def _following(self, attempt: int, index: int) -> list[Effect]:
-        return [effect for effect in self._recording.effects[index + 1 :] if effect.attempt == attempt]
+        effects = self._recording.effects[index + 1 :]
+        return [effect for effect in effects if effect.attempt == attempt and effect.kind != "sync"]
 
     def effects_around(self, state: CrashState | None) -> tuple[str, str]:
         """The last effect that became durable and the first that did not, in words; empty without a crash."""
@@ -286,6 +291,8 @@ class Judge:
         point = state.point
         last = describe_effect(self._recording.effects[point.effect])
         following = self._following(point.attempt, point.effect)
+        if point.loss:
+            return last, point.loss
         if point.is_torn:
             return f"the first part of: {last}", f"the rest of: {last}"
         return last, describe_effect(following[0]) if following else ""
@@ -378,11 +385,23 @@ def fold(findings: Sequence[Finding]) -> tuple[Finding, ...]:
         merged = [finding, *(other for group in alike for other in group)]
         groups = [group for group in groups if group not in alike] + [merged]
     folded = [replace(min(group, key=_weight(findings)), others=len(group) - 1) for group in groups]
-    return tuple(sorted(folded, key=lambda finding: findings.index(replace(finding, others=0))))
+    in_order = sorted(folded, key=lambda finding: findings.index(replace(finding, others=0)))
+    # What a kill shows already needs no power loss.
+    by_kill = [finding for finding in in_order if finding.crash_kind is not CrashKind.POWER]
+    return tuple(
+        finding
+        for finding in in_order
+        if finding in by_kill or not any(_is_at_one_place(finding, other) for other in by_kill)
+    )
 
 
 def _is_alike(one: Finding, other: Finding) -> bool:
-    if (one.rule, one.task_id) != (other.rule, other.task_id):
+    return one.rule is other.rule and _is_at_one_place(one, other)
+
+
+def _is_at_one_place(one: Finding, other: Finding) -> bool:
+    """Whether both share a task, and in it a line or an output."""
+    if one.task_id != other.task_id:
         return False
     shares_output = {d.output for d in one.differences} & {d.output for d in other.differences}
     return (one.file, one.line) == (other.file, other.line) or bool(shares_output)

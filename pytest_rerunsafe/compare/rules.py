@@ -47,6 +47,8 @@ class Evidence:
     is_damaged: bool = False
     """The crash left a file in the middle of a change, the crashed task read it so when it ran again, and with the file
     whole, as it was before the change or would have been after it, the same recovery ends well, or at least ends."""
+    is_power_loss: bool = False
+    """What was not synced was lost, and a kill at the same place does no harm."""
     exited_green: bool = False
     """A task's process ended with exit code 0 without a report."""
 
@@ -57,6 +59,11 @@ class Evidence:
 def classify(evidence: Evidence) -> Rule:
     """The rule broken by a scenario that did not finish or whose outputs differ; the first that matches."""
     return next((rule for rule, holds in _DECISIONS if holds(evidence)), Rule.WRONG_OUTPUT)
+
+
+def _is_durability(evidence: Evidence) -> bool:
+    """`durability`: only after a power loss; data was never synced before it was announced."""
+    return evidence.is_power_loss
 
 
 def _is_order_dependent(evidence: Evidence) -> bool:
@@ -124,6 +131,7 @@ def _is_stale(evidence: Evidence) -> bool:
 
 
 _DECISIONS = (
+    (Rule.DURABILITY, _is_durability),
     (Rule.ORDER_DEPENDENT, _is_order_dependent),
     (Rule.WORKER_LOCAL_STATE, _is_worker_local),
     (Rule.DAMAGED_CHECKPOINT, _is_damaged_checkpoint),
@@ -536,6 +544,31 @@ RULES: Mapping[Rule, RuleText] = {
             'with open(checkpoint + ".tmp", "w") as file:\n'
             '    json.dump({"done": number}, file)\n'
             'os.replace(checkpoint + ".tmp", checkpoint)'
+        ),
+    ),
+    Rule.DURABILITY: RuleText(
+        title="Only after a power loss: data was announced before it was synced",
+        explanation=(
+            "What is written stays in memory for some seconds, and a name may be on disk before the content is. If the power "
+            "goes then, a task that was recorded as a success has lost its output, or a rerun takes what is left for whole."
+        ),
+        remedy=(
+            "Before anything says that the output is there: flush the file and os.fsync its descriptor, move it into place "
+            "with os.replace, and os.fsync a descriptor of its folder (os.open(folder, os.O_RDONLY)). If the storage "
+            "under it can lose no power, choose the profile default, which does not ask for this."
+        ),
+        unsafe=(
+            'with open(path + ".tmp", "w") as out:\n    out.writelines(rows)\nos.replace(path + ".tmp", path)'
+        ),
+        safe=(
+            'with open(path + ".tmp", "w") as out:\n'
+            "    out.writelines(rows)\n"
+            "    out.flush()\n"
+            "    os.fsync(out.fileno())\n"
+            'os.replace(path + ".tmp", path)\n'
+            "folder = os.open(os.path.dirname(path), os.O_RDONLY)\n"
+            "os.fsync(folder)\n"
+            "os.close(folder)"
         ),
     ),
     Rule.WRONG_OUTPUT: RuleText(

@@ -60,7 +60,7 @@ class Journal:
         """A file operation became durable."""
         stack = self._sources.stack(sys._getframe(1))
         self._add(kind, target, stack, files=changes)
-        if threading.current_thread() is not threading.main_thread():
+        if changes and threading.current_thread() is not threading.main_thread():
             self._note_thread(kind, target, stack)
 
     def metadata_changed(self, kind: str, target: str) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ..model import CrashPoint, CrashState, Effect, Node, Profile, Recording, RunKey, Splice, WorldState
 from .fold import Fold, torn
+from .power import SYNC, power_states
 from .promise import alike, is_marker_write
 
 _UNREAD_TABLES = frozenset({"log", "rendered_task_instance_fields"})
@@ -24,6 +25,8 @@ class Exploration:
     states: tuple[CrashState, ...]
     """Those chosen, in the order of execution."""
     distinct: int
+    after_power_loss: tuple[CrashState, ...] = ()
+    """What a power loss leaves, and no kill does."""
 
 
 def crash_points(recording: Recording, attempt: int) -> tuple[CrashPoint, ...]:
@@ -38,7 +41,7 @@ def crash_points(recording: Recording, attempt: int) -> tuple[CrashPoint, ...]:
     for index in _effects_until(recording, attempt):
         effect = recording.effects[index]
         seen[effect.kind, effect.target] += 1
-        if effect.attempt != attempt:
+        if effect.attempt != attempt or effect.kind == SYNC:
             continue
         name = f"{place}@{effect.kind}:{effect.target}#{seen[effect.kind, effect.target]}"
         if torn(effect) is not None:
@@ -82,7 +85,11 @@ def explore(recording: Recording, attempt: int, profile: Profile) -> Exploration
         CrashState(point=point, world=fold.state(started), covers=distinct[point])
         for point, fold in _folds(recording, chosen)
     )
-    return Exploration(states=states, distinct=len(distinct))
+    lost: tuple[CrashState, ...] = ()
+    if profile is Profile.THOROUGH:
+        points = _choose(recording.effects, tuple(distinct), Profile.DEFAULT)
+        lost = power_states(recording, attempt, [point for point in points if not point.is_torn], states)
+    return Exploration(states=states, distinct=len(distinct), after_power_loss=lost)
 
 
 def _folds(recording: Recording, points: Iterable[CrashPoint]) -> Iterable[tuple[CrashPoint, Fold]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ..model import CrashPoint, Effect, FileChange, Recording, Splice
 from .fold import TEAR
 
-_PLAIN = frozenset({"write", "mkdir", "chmod", "utime", "state", "skip", "xcom-delete", "schedule"})
+_PLAIN = frozenset({"write", "mkdir", "chmod", "utime", "state", "skip", "xcom-delete", "schedule", "sync"})
 """Kinds of effect that nobody takes for a sign of anything."""
 _MODEST = frozenset({"create", "write", "xcom"})
 """Kinds of effect that may be taken for a sign, and mostly are not."""

@@ -17,7 +17,7 @@ _WHEN_ASKED_FOR = (RecoveryKind.MARK_SUCCESS,)
 def clear_of(recovery: RecoveryKind, task_id: str, map_index: int) -> Clear | None:
     """What a recovery from the death of a task clears; None if it clears nothing."""
     match recovery:
-        case RecoveryKind.RETRY | RecoveryKind.MARK_SUCCESS:
+        case RecoveryKind.RETRY | RecoveryKind.GO_ON | RecoveryKind.MARK_SUCCESS:
             return None
         case RecoveryKind.CLEAR_TASK:
             return Clear(task_ids=(task_id,))

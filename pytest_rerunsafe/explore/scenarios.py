@@ -56,14 +56,32 @@ def crash_trials(
     for index in _attempts(recording, task_id, profile):
         attempt = recording.outcome.attempts[index]
         exploration = explore(recording, index, profile)
-        distinct += exploration.distinct
-        explored += len(exploration.states)
+        lost = exploration.after_power_loss
+        distinct += exploration.distinct + len(lost)
+        explored += len(exploration.states) + len(lost)
         kinds = after_crash(
             dag, task_id, attempt.map_index, may_retry=attempt.may_retry, profile=profile, chosen=chosen
         )
         for state in exploration.states:
             trials += [_crash_trial(dag, attempt, state, recovery) for recovery in kinds]
+        trials += _power_trials(dag, attempt, lost, kinds, chosen)
     return CrashTrials(trials=tuple(trials), distinct=distinct, explored=explored)
+
+
+def _power_trials(
+    dag: DagInfo,
+    attempt: Attempt,
+    states: Sequence[CrashState],
+    kinds: Sequence[RecoveryKind],
+    chosen: Sequence[RecoveryKind],
+) -> Iterator[Trial]:
+    """What is tried after a power loss: the first recovery only, unless some are chosen; none of a task that had succeeded."""
+    for state in states:
+        wanted = kinds if chosen else kinds[:1]
+        if state.point.has_ended:
+            wanted = [kind for kind in (RecoveryKind.GO_ON,) if not chosen or kind in chosen]
+        for recovery in wanted:
+            yield _crash_trial(dag, attempt, state, recovery, CrashKind.POWER)
 
 
 def _attempts(recording: Recording, task_id: str, profile: Profile) -> list[int]:
@@ -79,13 +97,19 @@ def _attempts(recording: Recording, task_id: str, profile: Profile) -> list[int]
     return [found[pick] for pick in sorted({0, 1, last // 2, last})]
 
 
-def _crash_trial(dag: DagInfo, attempt: Attempt, state: CrashState, recovery: RecoveryKind) -> Trial:
+def _crash_trial(
+    dag: DagInfo,
+    attempt: Attempt,
+    state: CrashState,
+    recovery: RecoveryKind,
+    kind: CrashKind = CrashKind.KILL,
+) -> Trial:
     scenario = Scenario(
         dag_id=dag.dag_id,
         task_id=attempt.task_id,
         map_index=attempt.map_index,
         crash_point=state.point.name,
-        crash_kind=CrashKind.KILL,
+        crash_kind=kind,
         recovery=recovery,
     )
     return Trial(scenario=scenario, world=state.world, state=state)
@@ -227,7 +251,7 @@ def _starts_of(trials: Sequence[Trial], initial: WorldState, local: Sequence[str
             world=world,
             task_id=trial.scenario.task_id or None,
             map_index=trial.scenario.map_index,
-            is_crash=trial.state is not None,
+            is_crash=trial.state is not None and not trial.state.point.has_ended,
             recovery=trial.scenario.recovery,
         )
 

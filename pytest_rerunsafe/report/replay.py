@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..model import OF_INTERVALS, Attempt, Difference, Outcome, Scenario
+from ..model import OF_INTERVALS, Attempt, CrashKind, Difference, Outcome, Scenario
 
 
 def replay_text(
@@ -32,9 +32,13 @@ def _beginning(scenario: Scenario, last_effect: str, next_effect: str) -> list[s
         return [f"No run has crashed. Intervals: {scenario.recovery}"]
     if scenario.crash_point is None:
         return [f"The run had succeeded. Recovery: {scenario.recovery}" + _of(scenario.task_id)]
-    lines = [f"The worker is killed at {scenario.crash_point}."]
-    lines += [f"  Last change saved: {last_effect}"] if last_effect else []
-    lines += [f"  First change lost: {next_effect}"] if next_effect else []
+    if scenario.crash_kind is CrashKind.POWER:
+        event, saved, lost = "The power fails", "Last change made", "Lost, for it was not synced"
+    else:
+        event, saved, lost = "The worker is killed", "Last change saved", "First change lost"
+    lines = [f"{event} at {scenario.crash_point}."]
+    lines += [f"  {saved}: {last_effect}"] if last_effect else []
+    lines += [f"  {lost}: {next_effect}"] if next_effect else []
     return [*lines, f"Recovery: {scenario.recovery}{_of(scenario.task_id)}"]
 
 

@@ -97,6 +97,15 @@ def _events(finding: Finding, source_line: str | None, room: int) -> list[str]:
         return _events_without_crash(finding, source_line, room)
     death = f"{_death(finding.crash_kind or CrashKind.KILL)} in {_task(finding)}, at"
     is_torn = finding.crash_point.endswith("+torn")
+    if finding.crash_kind is CrashKind.POWER:
+        if finding.recovery is RecoveryKind.GO_ON:
+            death = f"The power failed after {_task(finding)} was recorded as success. Written at"
+        return [
+            *_at(death, finding, source_line, room),
+            *_labelled("Last change made", finding.last_effect, room),
+            *_labelled("Lost with the power, for it was not synced", finding.next_effect, room),
+            *_rerun("Recovery", finding, room),
+        ]
     return [
         *_at(death, finding, source_line, room),
         *_labelled("Saved only in part" if is_torn else "Last change saved", finding.last_effect, room),
@@ -143,6 +152,8 @@ def _death(kind: CrashKind) -> str:
     match kind:
         case CrashKind.KILL:
             return "The worker was killed"
+        case CrashKind.POWER:
+            return "The power failed"
 
 
 def _rerun(label: str, finding: Finding, room: int) -> list[str]:
@@ -155,6 +166,8 @@ def _recovery_words(recovery: RecoveryKind, task: str) -> str:
     match recovery:
         case RecoveryKind.RETRY:
             return f"Airflow retries {task}, {_SOON}"
+        case RecoveryKind.GO_ON:
+            return f"none, for {task} had succeeded: the run goes on"
         case RecoveryKind.CLEAR_TASK:
             return f"{task} alone is cleared, {_SOON}"
         case RecoveryKind.CLEAR_DOWNSTREAM:
@@ -207,6 +220,8 @@ def _difference_blocks(finding: Finding, room: int) -> Iterator[list[str]]:
 def _heads(finding: Finding) -> tuple[str, str]:
     if finding.recovery in OF_INTERVALS:
         return "in order", "in this order"
+    if finding.recovery is RecoveryKind.GO_ON:
+        return "clean run", "at the end"
     if finding.recovery is not None or finding.crash_point is not None:
         return "clean run", "after the rerun"
     match finding.rule:

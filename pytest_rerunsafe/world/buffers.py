@@ -21,6 +21,10 @@ BLOCK_SIZE = 4096
 """What file systems on Linux report as st_blksize: the size of CPython's binary buffer."""
 
 
+_SYNCED = getattr(os, "O_SYNC", 0) | getattr(os, "O_DSYNC", 0)
+"""Flags with which each write is synced."""
+
+
 def is_ours(fd: object) -> bool:
     """Whether a descriptor is one of the fake file system."""
     return isinstance(fd, int) and fd >= FIRST_DESCRIPTOR
@@ -29,7 +33,16 @@ def is_ours(fd: object) -> bool:
 class OpenFile:
     """An open file description: the inode, the position and what may be done."""
 
-    __slots__ = ("can_read", "can_write", "holders", "inode", "is_append", "is_dropped", "position")
+    __slots__ = (
+        "can_read",
+        "can_write",
+        "holders",
+        "inode",
+        "is_append",
+        "is_dropped",
+        "is_synced",
+        "position",
+    )
 
     def __init__(self, inode: FakeFile, flags: int) -> None:
         access = flags & os.O_ACCMODE
@@ -38,6 +51,7 @@ class OpenFile:
         self.can_read = access != os.O_WRONLY
         self.can_write = access != os.O_RDONLY
         self.is_append = bool(flags & os.O_APPEND)
+        self.is_synced = bool(flags & _SYNCED)
         self.is_dropped = False
         self.holders = 0
 
@@ -121,6 +135,8 @@ class Descriptors:
             start = file.inode.stat_result.st_size
         if data:
             self._ledger.write(file.inode, start, data)
+            if file.is_synced:
+                self._ledger.sync(file.inode)
         if position is None:
             file.position = start + len(data)
         return len(data)

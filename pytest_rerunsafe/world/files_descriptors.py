@@ -103,11 +103,14 @@ class DescriptorCalls(FakeOsModule):
 
     @_only_ours
     def fsync(self, fd: int) -> None:
-        self._calls.descriptors.get(fd)
+        self._calls.ledger.sync(self._calls.descriptors.get(fd).inode)
+
+    def sync(self) -> None:
+        self._calls.ledger.synced("")
 
     @_only_ours
     def fdatasync(self, fd: int) -> None:
-        self._calls.descriptors.get(fd)
+        self._calls.ledger.sync(self._calls.descriptors.get(fd).inode)
 
     @_only_ours
     def fstat(self, fd: int) -> os.stat_result:

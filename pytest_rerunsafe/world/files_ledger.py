@@ -154,6 +154,17 @@ class Ledger:
         path = self._tree.path_of(inode) if inode.stat_result.st_nlink else ""
         return [path] if path else []
 
+    def sync(self, inode: FakeFile) -> None:
+        """Report that what stands there is durable even if the power goes; no content changes by that."""
+        paths = self.paths_of(inode)
+        if paths:
+            self.synced(paths[0])
+
+    def synced(self, path: str) -> None:
+        """The same by the path; empty: everything."""
+        if self.on_effect is not None:
+            self.on_effect("sync", path, ())
+
     def publish(self, kind: str, target: str) -> None:
         """Make one effect of all that was reported since the last one."""
         changes = tuple((path, self._now(path)) for path in sorted(self._touched))
