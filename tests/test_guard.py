@@ -285,19 +285,9 @@ def test_harmless_acts_pass() -> None:
     assert attempt(task) == ("", [])
 
 
-@pytest.mark.parametrize("statement", ["attach '{path}' as other", "vacuum into '{path}'"])
-def test_a_database_in_memory_reaches_for_no_file(tmp_path: Path, statement: str) -> None:
-    path = tmp_path / "other.db"
-
-    def task() -> None:
-        connection = sqlite3.connect(":memory:")
-        connection.execute("vacuum")
-        with pytest.raises(sqlite3.DatabaseError, match="authoriz"):
-            connection.execute(statement.format(path=path))
-
-    _, obstacles = attempt(task)
-    assert [obstacle.what for obstacle in obstacles] == [f"opening the SQLite file {path}"]
-    assert not path.exists()
+@pytest.mark.skipif(not hasattr(sqlite3.Connection, "load_extension"), reason="CPython was built without")
+def test_extensions_of_sqlite_are_refused() -> None:
+    check(lambda: sqlite3.connect(":memory:").enable_load_extension(True), "loading SQLite extensions")
 
 
 # --- telling ----------------------------------------------------------------------------------

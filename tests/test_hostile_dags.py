@@ -125,7 +125,7 @@ BLOCKED = {
         "connecting to 127.0.0.1:9",
     ),
     "ctypes": ("import ctypes; ctypes.CDLL(None).system(b'true')", "calling the C function `system`"),
-    "sqlite": ("import sqlite3; sqlite3.connect('data.db')", "opening the SQLite file data.db"),
+    "sqlite": ("import _sqlite3; _sqlite3.connect('data.db')", "opening the SQLite file data.db"),
     "limits": (
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))",
         "changing the limits of the process",

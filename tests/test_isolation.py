@@ -31,6 +31,10 @@ with DAG("writer"):
             (place / "out.txt").write_text(helper.TEXT)
             with open(place / "log.txt", "a") as file:
                 file.write(helper.TEXT)
+            with sqlite3.connect(place / "data.db") as database:
+                database.execute("CREATE TABLE IF NOT EXISTS t (a)")
+                database.execute("ATTACH ? AS more", (str(place / "more.db"),))
+                database.execute("CREATE TABLE IF NOT EXISTS more.t (a)")
             os.replace(place / "out.txt", place / "moved.txt")
         tempfile.mkdtemp()
         tempfile.NamedTemporaryFile(delete=False).close()
@@ -54,7 +58,7 @@ REACHING = {
     "runs": ("import subprocess; subprocess.run(['touch', 'OUTSIDE/run.txt'])", "starting the process"),
     "shells": ("import os; os.system('touch OUTSIDE/shell.txt')", "starting the process"),
     "forks": ("import os; os.fork()", "forking a process"),
-    "stores": ("import sqlite3; sqlite3.connect('OUTSIDE/data.db')", "opening the SQLite file"),
+    "stores": ("import _sqlite3; _sqlite3.connect('OUTSIDE/data.db')", "opening the SQLite file"),
     "calls": ("import ctypes; ctypes.CDLL(None).creat(b'OUTSIDE/c.txt', 0o600)", "the C function `creat`"),
 }
 

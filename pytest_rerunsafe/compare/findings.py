@@ -348,6 +348,8 @@ def describe_effect(effect: Effect) -> str:
             return f"created {target}, empty"
         case "truncate":
             return f"emptied {target}" if _size(effect) == 0 else f"cut {target}"
+        case "commit":
+            return f"committed a transaction to {target}"
         case "rename":
             return f"renamed a file to {target}"
         case "unlink" | "rmdir":

@@ -141,14 +141,13 @@ class _Identity:
         self._blocks: dict[str, int] = {}
         self.total = 0
         for path, node in self._fold.files.items():
-            self._renew_file(path, node, 0)
+            self._renew_file(path, node)
 
     def apply(self, effect: Effect) -> None:
         """Take the effect in."""
         self._fold.apply(effect)
         for path, change in effect.files:
-            first = change.offset // _BLOCK if isinstance(change, Splice) else 0
-            self._renew_file(path, self._fold.files.get(path), first)
+            self._renew_file(path, self._fold.files.get(path), *_blocks_of(change))
         for key, row in effect.rows:
             if key[0] not in _UNREAD_TABLES:
                 self._renew(key, row)
@@ -161,11 +160,13 @@ class _Identity:
         copy.apply(effect)
         return copy.total
 
-    def _renew_file(self, path: str, node: Node | None, first: int) -> None:
+    def _renew_file(self, path: str, node: Node | None, first: int = 0, last: int | None = None) -> None:
+        """Take in what a file holds from one block on, to another if all others are as they were."""
         self._renew((path, None), None if node is None else (node.kind, node.mode))
         content = b"" if node is None else node.content
         count = -(-len(content) // _BLOCK)
-        for block in range(first, max(count, self._blocks.get(path, 0))):
+        end = max(count, self._blocks.get(path, 0)) if last is None else last + 1
+        for block in range(first, end):
             data = content[block * _BLOCK : (block + 1) * _BLOCK]
             self._renew((path, block), data or None)
         self._blocks[path] = count
@@ -176,6 +177,15 @@ class _Identity:
             digest = hashlib.blake2b(repr((key, value)).encode(), digest_size=16).digest()
             self._digests[key] = int.from_bytes(digest, "big")
             self.total += self._digests[key]
+
+
+def _blocks_of(change: Node | Splice | None) -> tuple[int, int | None]:
+    """The first and the last block that a change concerns; None: all from there on."""
+    if not isinstance(change, Splice):
+        return 0, None
+    stays = len(change.data) == change.removed
+    last = (change.offset + max(1, change.removed) - 1) // _BLOCK if stays else None
+    return change.offset // _BLOCK, last
 
 
 def _choose(

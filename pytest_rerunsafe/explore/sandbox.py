@@ -90,7 +90,9 @@ class Sandbox:
     def _put_patches_on(self, rootdir: Path) -> None:
         folders = _system_folders()  # before the file system is a fake one
         self._guard.install()
-        self.files = FileStore(skip_modules=_REAL_MODULES, on_unsupported=self._unsupported)
+        self.files = FileStore(
+            skip_modules=_REAL_MODULES, on_unsupported=self._unsupported, lifted=self._guard.lifted
+        )
         self.files.start()
         self.files.mount(rootdir, folders)
         self.clock = Clock.start(EPOCH)

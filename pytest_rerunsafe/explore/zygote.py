@@ -185,20 +185,24 @@ def _make_ready(rootdir: Path, prepare: Callable[[str, Any, Any], None]) -> Any:
 def _serve(engine: Any, channel: Channel) -> None:
     from .worker import serve
 
-    leave = engine.sandbox.exit_now
-    while True:
-        match channel.receive():
-            case "spawn":
-                end = channel.receive_end()
-                pid = os.fork()
-                if pid == 0:
-                    channel.close()
-                    try:
-                        serve(engine, end)
-                    finally:
-                        leave()
-                end.close()
-                channel.send(pid)
-            case int() as pid:
-                _, status = os.waitpid(pid, 0)
-                channel.send(os.waitstatus_to_exitcode(status))
+    scratch, leave = engine.sandbox.files.scratch, engine.sandbox.exit_now
+    try:
+        while True:
+            match channel.receive():
+                case "spawn":
+                    end = channel.receive_end()
+                    pid = os.fork()
+                    if pid == 0:
+                        channel.close()
+                        try:
+                            serve(engine, end)
+                        finally:
+                            leave()
+                    end.close()
+                    channel.send(pid)
+                case int() as pid:
+                    _, status = os.waitpid(pid, 0)
+                    scratch.remove(pid)  # it may have been killed
+                    channel.send(os.waitstatus_to_exitcode(status))
+    finally:
+        scratch.remove()

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_rerunsafe.model import Files, Node
+from pytest_rerunsafe.world.databases import Databases
+from pytest_rerunsafe.world.databases_python import Module
 from pytest_rerunsafe.world.files_calls import Calls, OnFailure
 from pytest_rerunsafe.world.files_ledger import OnEffect, OnRead
 from pytest_rerunsafe.world.files_patches import OnUnsupported, Patches
 from pytest_rerunsafe.world.files_reads import Reads, Seen, Times, View
 from pytest_rerunsafe.world.files_tree import mounts
+from pytest_rerunsafe.world.scratch import Scratch
 
 _TEMPORARY = "/tmp"
 _UMASK = 0o022
@@ -33,9 +37,19 @@ class FileStore:
     """The files that a run sees: the real project and interpreter underneath, all changes in memory."""
 
     def __init__(
-        self, *, skip_modules: Sequence[str] = (), on_unsupported: OnUnsupported = lambda what: None
+        self,
+        *,
+        skip_modules: Sequence[str] = (),
+        on_unsupported: OnUnsupported = lambda what: None,
+        lifted: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
+        """Inside `lifted()`, the store may reach the real world."""
         self._patches = Patches(skip_modules, on_unsupported)
+        self._on_unsupported = on_unsupported
+        self._lifted = lifted
+        self._databases: Databases | None = None
+        self.scratch: Scratch | None = None
+        """Where databases are while they are open."""
         self._started: Calls | None = None
         self._home = "/"
 
@@ -46,12 +60,20 @@ class FileStore:
 
     def start(self) -> None:
         """Let all code of this process work on the fake file system, but for the modules to skip."""
+        self.scratch = Scratch()
         self._started = self._patches.apply()
+        self._databases = Databases(self._started, self.scratch, self._lifted)
+        module = Module(self._databases, self._on_unsupported)
+        self._patches.replace((sqlite3, sqlite3.dbapi2), module.names)
+        self.hide(self.scratch.lock)
 
     def stop(self) -> None:
         """Undo `start`; modules imported since then are forgotten, for they hold the fakes."""
+        self.drop_open_files()
         self._patches.undo()
-        self._started = None
+        self._started = self._databases = None
+        if self.scratch is not None:
+            self.scratch.remove()
 
     def mount(self, project: Path, read_only: Sequence[Path]) -> None:
         """Show the project, to be changed in memory only, and folders that nobody can change; go there."""
@@ -94,6 +116,8 @@ class FileStore:
     def drop_open_files(self) -> None:
         """What a kill does: unflushed buffers are gone, closing those files later does nothing."""
         self._calls.descriptors.drop()
+        if self._databases is not None:
+            self._databases.drop()
 
     # --- what code sees, and what it does -----------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -18,6 +18,7 @@ from pytest_rerunsafe.world.files_tree import (
     Tree,
     attach,
     detach,
+    frozen_content,
     inode_of,
     is_pristine,
     node_of,
@@ -118,6 +119,20 @@ class Ledger:
         change = Splice(offset=kept, removed=old - kept, data=data, mtime=time.time())
         self._spliced("truncate", inode, change)
 
+    def commit(self, contents: Sequence[tuple[FakeFile, bytes]]) -> None:
+        """Give files other contents, all of it as one effect that is whole or not at all."""
+        changes: list[FileChange] = []
+        for inode, content in contents:
+            self._tree.saw(inode, Aspect.ALL)
+            result, mtime = inode.stat_result, time.time()
+            splices = tuple(splices_between(frozen_content(inode), content, mtime))
+            inode._byte_contents = content
+            result.st_size, result.st_mtime, result.st_ctime = len(content), mtime, mtime
+            for path in self.paths_of(inode):
+                changes += self._splices_or_node(path, inode, splices)
+        if changes:
+            self._emit("commit", changes[0][0], tuple(changes))
+
     def overwrite(self, inode: FakeFile) -> None:
         """Cut a file that is to be written anew, as `resize` to nothing; its times are new in any case."""
         paths = self.paths_of(inode)
@@ -136,16 +151,16 @@ class Ledger:
         paths = self.paths_of(inode)
         if not paths:
             return
-        changes = tuple((path, self._splice_or_node(path, inode, change)) for path in paths)
-        self._emit(kind, paths[0], changes)
+        changes = [found for path in paths for found in self._splices_or_node(path, inode, (change,))]
+        self._emit(kind, paths[0], tuple(changes))
 
-    def _splice_or_node(self, path: str, inode: FakeFile, change: Splice) -> Splice | Node:
+    def _splices_or_node(self, path: str, inode: FakeFile, changes: Sequence[Splice]) -> list[FileChange]:
         if path in self._held:
             self._stale[path] = None
-            return change
+            return [(path, change) for change in changes]
         self._hold(path, inode)
         self._touched.discard(path)
-        return self._now(path)  # type: ignore[return-value]
+        return [(path, self._now(path))]
 
     def paths_of(self, inode: FakeFile) -> list[str]:
         """All names of an inode, sorted; none if it was removed or never had one."""
@@ -316,6 +331,37 @@ class Ledger:
             put_on(node, inode)
         inode.is_modified = True
         self._held[path] = inode
+
+
+_PAGE, _PIECE = 4096, 64
+
+
+def splices_between(old: bytes, new: bytes, mtime: float) -> Iterator[Splice]:
+    """What makes one content another, most of which is alike and in its place: pieces of pages."""
+    size = min(len(old), len(new))
+    start = stop = 0
+    for place in _pieces(old, new, size):
+        if place > stop:
+            yield from _splice(old, new, start, stop, mtime)
+            start = place
+        stop = min(place + _PIECE, size)
+    yield from _splice(old, new, start, stop, mtime)
+    if len(old) != len(new):
+        yield Splice(offset=size, removed=len(old) - size, data=new[size:], mtime=mtime)
+
+
+def _pieces(old: bytes, new: bytes, size: int) -> Iterator[int]:
+    """Where the pieces begin that differ."""
+    for page in range(0, size, _PAGE):
+        if old[page : page + _PAGE] != new[page : page + _PAGE]:
+            for place in range(page, min(page + _PAGE, size), _PIECE):
+                if old[place : place + _PIECE] != new[place : place + _PIECE]:
+                    yield place
+
+
+def _splice(old: bytes, new: bytes, start: int, stop: int, mtime: float) -> Iterator[Splice]:
+    if old[start:stop] != new[start:stop]:
+        yield Splice(offset=start, removed=stop - start, data=new[start:stop], mtime=mtime)
 
 
 def _can_stay(inode: FakeFile, path: str, node: Node | None) -> bool:

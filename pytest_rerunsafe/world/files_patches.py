@@ -11,7 +11,7 @@ import posixpath
 import sys
 import tempfile
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pyfakefs.fake_filesystem import set_gid, set_uid
@@ -30,7 +30,10 @@ _OWN = tuple(
     f"pytest_rerunsafe.world.{name}"
     for name in (
         "buffers",
+        "databases",
+        *(f"databases_{part}" for part in ("functions", "python", "sql")),
         "files",
+        "scratch",
         *(
             f"files_{part}"
             for part in ("calls", "descriptors", "entries", "io", "ledger", "os", "patches", "reads", "tree")
@@ -88,6 +91,12 @@ class Patches:
         self._set_module("_io", _io)  # CPython's own import of code opens files through this name.
         self._set_module("os.path", patcher.fake_modules["os"].path)
         return patcher.calls
+
+    def replace(self, owners: Sequence[types.ModuleType], names: Mapping[str, Any]) -> None:
+        """Put something in place of names of modules."""
+        for owner in owners:
+            for name, value in names.items():
+                self._set(owner, name, value)
 
     def undo(self) -> None:
         while self._undo:

@@ -12,7 +12,6 @@ import os
 import resource
 import shlex
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -50,7 +49,8 @@ _NETWORK = "Replace the call by a stand-in in `pytest_rerun_safety_prepare`, or 
 _PROCESS = "Do this in Python, replace it in `pytest_rerun_safety_prepare`, or `skip` the DAG with a reason."
 _FILE = "Use `open`, `os`, `pathlib` or `shutil`, which can be followed, or `skip` the DAG with a reason."
 _MAPPING = "Read and write the file with `open` instead, or `skip` the DAG with a reason."
-_SQLITE = "SQLite files are not supported yet: use `:memory:`, or `skip` the DAG with a reason."
+_SQLITE = "Use `sqlite3.connect`, which can be followed, or `skip` the DAG with a reason."
+_EXTENSION = "Do without SQLite extensions, or `skip` the DAG with a reason."
 _LIMITS = "Leave the limits of the process alone, or `skip` the DAG with a reason."
 
 _C_EFFECTS = (
@@ -182,25 +182,6 @@ class Guard:
         # It has an event too, but above a fake file system it fails over its pipes before that.
         start = self._refusal(subprocess.Popen.__init__, "starting the process `{}`", _PROCESS, subject=1)
         self._replace((subprocess.Popen,), "__init__", start)
-        self._replace((sqlite3, sqlite3.dbapi2), "connect", self._connect_function(sqlite3.connect))
-
-    def _connect_function(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        """A database in memory can reach for files too (ATTACH, VACUUM INTO), of which there is no event."""
-
-        def authorize(action: int, name: str | None, *_: str | None) -> int:
-            if action != _SQLITE_ATTACH or not self._holds() or _is_in_memory(name or ""):
-                return _SQLITE_OK
-            with suppress(BlockedError):
-                self._block(f"opening the SQLite file {name}", _SQLITE)
-            return _SQLITE_DENY
-
-        def connect(*arguments: Any, **options: Any) -> Any:
-            connection = real(*arguments, **options)
-            if self._holds():
-                connection.set_authorizer(authorize)
-            return connection
-
-        return connect
 
     def _refusal(
         self, real: Callable[..., Any], what: str, remedy: str, *, subject: int = 0
@@ -283,8 +264,6 @@ _OS: Final[tuple[Any, ...]] = (os, sys.modules[os.name])
 """In a tuple, where a fake file system that swaps modules does not look for them."""
 _SIGNAL: Final[tuple[Any, ...]] = (signal, sys.modules["_signal"])
 
-_SQLITE_OK, _SQLITE_DENY, _SQLITE_ATTACH = 0, 1, 24
-
 _SILENT = (
     ("_posixsubprocess", "fork_exec", "starting the process `{}`", _PROCESS),
     ("_posixshmem", "shm_open", "opening the shared memory {}", _FILE),
@@ -333,6 +312,10 @@ def _checks(allowed_paths: frozenset[str]) -> Mapping[str, tuple[Describe, str]]
         "resource.setrlimit": (lambda args: "changing the limits of the process", _LIMITS),
         "resource.prlimit": (lambda args: "changing the limits of the process" if args[2] else None, _LIMITS),
         "sqlite3.connect": (_opening_database, _SQLITE),
+        "sqlite3.enable_load_extension": (
+            lambda args: "loading SQLite extensions" if args[1] else None,
+            _EXTENSION,
+        ),
     }
 
 
