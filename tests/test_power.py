@@ -63,6 +63,12 @@ def test_what_was_never_synced_is_gone_empty_or_zeros_although_the_task_had_succ
     assert left_at(run, DONE) == {"lost": {}, "names-only": {"/o": b""}, "zeros": {"/o": b"\0\0\0\0"}}
 
 
+def test_a_commit_is_synced() -> None:
+    commit = replace(append("/o", 0, b"page"), kind="commit")
+    run = recording(change("create", "/o", file()), commit)
+    assert left_at(run, DONE) == {}
+
+
 def test_a_rename_may_come_before_the_data() -> None:
     run = recording(
         change("create", "/o.tmp", file()), append("/o.tmp", 0, b"new"), rename("/o.tmp", "/o", b"new")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from typing import Protocol
 
 from ..model import Difference
+from . import tables
 from .formats import (
     DEPTH_LIMIT,
     Format,
@@ -22,6 +24,7 @@ from .formats import (
     json_value,
     lines,
     ordered,
+    record_pair,
     shared_start,
     split,
     unreadable,
@@ -89,7 +92,7 @@ def describe(name: str, clean: bytes | None, rerun: bytes | None) -> Difference:
     if form is Format.BINARY:
         before, after = _byte_excerpts(clean, rerun)
         return Difference(output=name, clean=before, rerun=after, summary=_byte_summary(name, clean, rerun))
-    before, after = excerpts(split(form, clean), split(form, rerun))
+    before, after = excerpts(*record_pair(name, clean, rerun))
     if before == after:
         before, after = excerpts(clean.split(b"\n"), rerun.split(b"\n"))
     return Difference(output=name, clean=before, rerun=after, summary=_summary(name, form, clean, rerun))
@@ -105,6 +108,8 @@ def _noun(name: str) -> str:
 def _summary(name: str, form: Format, clean: bytes, rerun: bytes) -> str:
     if not rerun.strip():
         return f"{_noun(name)} is empty"
+    if form is Format.TABLES:
+        return _printable(_tables_summary(clean, rerun))
     if form is Format.JSON:
         return _printable(_json_summary(json_value(clean), json_value(rerun)))
     if clean.startswith(rerun) and not _ends_with_record(form, clean, rerun):
@@ -201,11 +206,33 @@ def _plural(count: int, noun: str) -> str:
     return noun if count == 1 else f"{noun}s"
 
 
-# --- JSON -------------------------------------------------------------------------------------
+# --- tables -----------------------------------------------------------------------------------
 
 
-def _json_summary(clean: object, rerun: object) -> str:
-    phrases = list(_json_phrases(clean, rerun, ""))
+_DEFINED = re.compile(r"TABLE|INDEX|VIEW|TRIGGER", re.I)
+
+
+def _tables_summary(clean: bytes, rerun: bytes) -> str:
+    return _first_of(list(_tables_phrases(clean, rerun)))
+
+
+def _tables_phrases(clean: bytes, rerun: bytes) -> Iterator[str]:
+    ours, theirs = tables.schema(clean), tables.schema(rerun)
+    for name in sorted(ours.keys() | theirs.keys()):
+        noun = _DEFINED.search(str(ours.get(name, theirs.get(name))))
+        what = f"{noun[0].lower() if noun else 'table'} `{name}`"
+        if name not in theirs:
+            yield f"{what} is missing"
+        elif name not in ours:
+            yield f"extra {what}"
+        elif ours[name] != theirs[name]:
+            yield f"{what} is defined otherwise"
+    for name, (before, after) in tables.pairs(clean, rerun).items():
+        if name in ours.keys() & theirs.keys() and Counter(before) != Counter(after):
+            yield f"table `{name}`: {_record_phrase(before, after, 'row')}"
+
+
+def _first_of(phrases: Sequence[str]) -> str:
     match len(phrases):
         case 0:
             return "same data, written differently"
@@ -213,6 +240,13 @@ def _json_summary(clean: object, rerun: object) -> str:
             return phrases[0]
         case count:
             return f"{phrases[0]}, and {count - 1} more"
+
+
+# --- JSON -------------------------------------------------------------------------------------
+
+
+def _json_summary(clean: object, rerun: object) -> str:
+    return _first_of(list(_json_phrases(clean, rerun, "")))
 
 
 def _json_phrases(clean: object, rerun: object, path: str) -> Iterator[str]:

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from ..model import Output
+from . import tables
 
 Outputs: TypeAlias = Mapping[str, Output]
 
@@ -31,6 +32,8 @@ class Format(Enum):
     JSON_LINES = "json lines"
     DELIMITED = "delimited"
     TEXT = "text"
+    TABLES = "tables"
+    """The dump of a database: a record is a row, in no order."""
     BINARY = "binary"
 
     @property
@@ -46,6 +49,8 @@ _JSON_LINES_SUFFIXES = (".jsonl", ".ndjson")
 
 def format_of(name: str, content: bytes) -> Format:
     """The format of an output, by the suffix of its name, else by its content."""
+    if tables.is_dump(content):
+        return Format.TABLES
     if _BINARY_BYTE.search(content):
         return Format.BINARY
     suffix = posixpath.splitext(inner_name(name))[1].lower() if name.startswith("file:") else ""
@@ -73,12 +78,18 @@ def _is_json_lines(content: bytes) -> bool:
 # --- packed files -----------------------------------------------------------------------------
 
 
-_PACKED = {b"\x1f\x8b\x08": "gzip", b"PK\x03\x04": "zip", b"PK\x05\x06": "zip", b"PAR1": "Parquet"}
+_PACKED = {
+    b"\x1f\x8b\x08": "gzip",
+    b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip",
+    b"PAR1": "Parquet",
+    b"SQLite format 3\0": "SQLite",  # one that could be read is the dump of its tables
+}
 _TAR_MARK, _TAR_MARK_AT = b"ustar", 257
 
 
 def packing_of(content: bytes) -> str:
-    """`gzip`, `zip`, `Parquet` or `tar` if a content begins like such a file; else empty."""
+    """`gzip`, `zip`, `Parquet`, `SQLite` or `tar` if a content begins like such a file; else empty."""
     found = next((kind for start, kind in _PACKED.items() if content.startswith(start)), "")
     return found or ("tar" if content.startswith(_TAR_MARK, _TAR_MARK_AT) else "")
 
@@ -139,13 +150,16 @@ def records(name: str, content: bytes) -> tuple[bytes, ...]:
 def record_pair(name: str, clean: bytes, rerun: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     """The records of two contents of one output, split alike even where one of them is damaged."""
     form = common_format(name, clean, rerun)
+    if form is Format.TABLES:
+        return tables.record_pair(clean, rerun)
     return split(form, clean), split(form, rerun)
 
 
 def common_format(name: str, clean: bytes, rerun: bytes) -> Format:
     """The format in which two contents of one output can both be read."""
     form = format_of(name, clean or rerun)
-    if Format.BINARY in (form, format_of(name, rerun)):
+    forms = {form, format_of(name, rerun or clean)}
+    if Format.BINARY in forms or (Format.TABLES in forms and len(forms) > 1):
         return Format.BINARY
     if form is Format.JSON and BROKEN in (json_value(clean), json_value(rerun)):
         return Format.TEXT
@@ -157,6 +171,8 @@ def is_same(name: str, one: bytes, other: bytes, is_unordered: bool = False) -> 
     if one == other:
         return True
     form = common_format(name, one, other)
+    if form is Format.TABLES:
+        return tables.is_same(one, other)
     if form in (Format.JSON, Format.JSON_LINES) and _canonical_lines(form, one) == _canonical_lines(
         form, other
     ):
@@ -187,6 +203,8 @@ def split(form: Format, content: bytes) -> tuple[bytes, ...]:
     match form:
         case Format.BINARY:
             return (content,) if content else ()
+        case Format.TABLES:
+            return tables.records(content)
         case Format.DELIMITED:
             return _rows(content)
         case Format.JSON:

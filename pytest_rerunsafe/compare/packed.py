@@ -50,7 +50,7 @@ def _unpacked(name: str, content: bytes) -> bytes:
 def _held(name: str, content: bytes, depth: int) -> object:
     """Bytes of a content that is not packed, or as they were packed; of one that holds several, a JSON value."""
     kind = packing_of(content)
-    if not kind or depth > _DEEPEST:
+    if kind not in _READERS or depth > _DEEPEST:
         return content
     try:
         held = _READERS[kind](content)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..model import Difference, Rule
+from . import tables
 from .formats import (
     Format,
     Outputs,
@@ -182,7 +183,12 @@ def _is_part(name: str, clean: bytes, left: bytes) -> bool:
     if _is_beginning(name, clean, left):
         return True
     changes = compare_records(*record_pair(name, clean, left))
-    return bool(changes.missing) and not changes.repeated and not changes.foreign
+    is_less = bool(changes.missing) and not changes.repeated and not changes.foreign
+    return is_less and not (_is_database(name, clean, left) and tables.empties_a_table(clean, left))
+
+
+def _is_database(name: str, clean: bytes, rerun: bytes) -> bool:
+    return common_format(name, clean, rerun) is Format.TABLES
 
 
 _TORN_TOKEN = re.compile(rb"[0-9A-Za-z:.,+ _-]{1,40}")
@@ -193,7 +199,7 @@ def _is_beginning(name: str, clean: bytes, left: bytes) -> bool:
     """Whether it is the clean content cut off; a time or an id that was cut in two is not masked in it."""
     if unreadable(clean, left):
         return True  # what it holds nobody gets at
-    if common_format(name, clean, left) is Format.JSON:
+    if common_format(name, clean, left) in (Format.JSON, Format.TABLES):
         return False  # 1 is not the torn half of 12
     same = shared_start(clean, left)
     if same == len(left):
@@ -230,25 +236,36 @@ def _lacks(evidence: Evidence, name: str) -> bool:
         return rerun is None
     if _is_beginning(name, clean, rerun):
         return True
-    changes = compare_records(*record_pair(name, clean, rerun))
     if _is_repeated(name, clean, rerun):
         return False
-    return bool(changes.missing) and _are_torn(changes.foreign, name, clean, rerun)
+    return any(
+        changes.missing and _are_torn(changes.foreign, name, clean, rerun)
+        for changes in _changes_by_part(name, clean, rerun)
+    )
 
 
 def _repeats(evidence: Evidence, name: str) -> bool:
     clean, rerun = _content(evidence.clean, name), _content(evidence.rerun, name)
     if clean is None or rerun is None:
         return bool(rerun) and not _is_temporary(name) and rerun in _contents(evidence.clean)
-    changes = compare_records(*record_pair(name, clean, rerun))
-    is_more = bool(changes.repeated) and _are_torn(changes.foreign, name, clean, rerun)
+    is_more = any(
+        changes.repeated and _are_torn(changes.foreign, name, clean, rerun)
+        for changes in _changes_by_part(name, clean, rerun)
+    )
     return is_more or _is_repeated(name, clean, rerun)
+
+
+def _changes_by_part(name: str, clean: bytes, rerun: bytes) -> list[RecordChanges]:
+    """How the records changed: of a database table by table."""
+    if _is_database(name, clean, rerun):
+        return [compare_records(*pair) for pair in tables.pairs(clean, rerun).values()]
+    return [compare_records(*record_pair(name, clean, rerun))]
 
 
 def _is_repeated(name: str, clean: bytes, rerun: bytes) -> bool:
     """Whether the clean content stands there in full and a part of it, or all, once more."""
     form = common_format(name, clean, rerun)
-    if form is Format.JSON or len(rerun) <= len(clean) or not clean:
+    if form in (Format.JSON, Format.TABLES) or len(rerun) <= len(clean) or not clean:
         return False
     before = rerun
     while before.endswith(clean):

@@ -154,7 +154,7 @@ def _tokens(form: Format, content: bytes, wanted: _Wanted = _ALL) -> Iterator[_T
     match form:
         case Format.JSON:
             yield from _json_tokens(content, 0, len(content), wanted)
-        case Format.JSON_LINES:
+        case Format.JSON_LINES | Format.TABLES:
             for start, end in _line_spans(content):
                 yield from _json_tokens(content, start, end, wanted)
         case Format.DELIMITED:

@@ -74,6 +74,10 @@ class _Disk:
         else:
             for path, value in effect.files:
                 self._change(effect.kind, path, value)
+        if effect.kind == "commit":  # SQLite has synced what it speaks of
+            for path, _ in effect.files:
+                self.names[path].sync()
+                self._sync_name(path)
 
     def sync_all(self) -> None:
         """Make everything durable."""

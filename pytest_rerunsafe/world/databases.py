@@ -75,6 +75,7 @@ class Databases:
         """
         inode, can_write = self._inode(path, mode)
         self._calls.tree.saw(inode, Aspect.ALL)
+        self._calls.ledger.read(inode, frozen_content(inode))
         copy = self._copies.get(id(inode))
         if copy is None or (not self._is_open(copy) and copy.known != frozen_content(inode)):
             copy = self._copies[id(inode)] = self._copied(inode)

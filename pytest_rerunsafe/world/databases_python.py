@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from urllib.parse import parse_qsl, unquote
@@ -84,6 +85,16 @@ def _followed(factory: Any, base: Any) -> Any:
     return type(factory.__name__, (factory, base), {"__module__": factory.__module__})
 
 
+def _authorizer(connection: weakref.ref[FollowedConnection]) -> Callable[..., Any]:
+    """A callback that does not keep the connection alive: that ends, with its locks, when nobody has it any more."""
+
+    def authorize(*arguments: Any) -> Any:
+        found = connection()
+        return _DENY if found is None else found.authorize(*arguments)
+
+    return authorize
+
+
 class FollowedConnection:
     """Over `sqlite3.Connection`: opens copies, and tells when something may have been committed."""
 
@@ -114,12 +125,12 @@ class FollowedConnection:
         if path:
             self.copies["main"] = copy
             self._module.databases.add(self)
-        self._real("set_authorizer", self._authorize)
+        self._real("set_authorizer", _authorizer(weakref.ref(self)))
         self._module.databases.functions.install(
             lambda *args, **kw: self._real("create_function", *args, **kw)
         )
 
-    def _real(self, name: str, *arguments: Any, **options: Any) -> Any:
+    def _real(self, name: str, /, *arguments: Any, **options: Any) -> Any:
         return getattr(RealConnection, name)(self, *arguments, **options)
 
     def follow(self, call: Callable[..., Any], *arguments: Any, may_commit: bool = True) -> Any:
@@ -177,7 +188,7 @@ class FollowedConnection:
     if hasattr(RealConnection, "blobopen"):  # CPython 3.10 has none of these
 
         def deserialize(self, data: Any, /, *, name: str = "main") -> None:
-            RealConnection.deserialize(self, data, name=name)  # type: ignore[arg-type]
+            self._real("deserialize", data, name=name)
             self.copies.pop(name, None)
 
         def blobopen(self, *arguments: Any, **options: Any) -> Any:
@@ -224,7 +235,8 @@ class FollowedConnection:
     def set_authorizer(self, callback: Any) -> None:
         self._authorizer = callback
 
-    def _authorize(self, action: int, *arguments: Any) -> Any:
+    def authorize(self, action: int, *arguments: Any) -> Any:
+        """Whether SQLite may do something: what is to be attached has been opened before, if it may be."""
         if action == _ATTACH and not self._may_attach and arguments[0] not in ("", _MEMORY):
             self._module.on_unsupported(f"opening the SQLite file {arguments[0]} by SQL")
             return _DENY

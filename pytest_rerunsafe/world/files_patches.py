@@ -31,7 +31,7 @@ _OWN = tuple(
     for name in (
         "buffers",
         "databases",
-        *(f"databases_{part}" for part in ("functions", "python", "sql")),
+        *(f"databases_{part}" for part in ("dump", "functions", "python", "sql")),
         "files",
         "scratch",
         *(

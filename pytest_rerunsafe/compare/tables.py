@@ -1,0 +1,145 @@
+"""Tables of an SQLite database, dumped as JSON lines: which rows are alike. Never what that means."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TypeAlias
+
+_BEGINNING = b'{"(format)": "SQLite"}'
+_CACHED = 8
+
+
+def is_dump(content: bytes) -> bool:
+    """Whether a content is the dump of a database."""
+    return content.startswith(_BEGINNING)
+
+
+@dataclass(slots=True)
+class _Dump:
+    schema: dict[str, object] = field(default_factory=dict)
+    """SQL by the name of a table, index, view or trigger."""
+    keys: dict[str, str] = field(default_factory=dict)
+    """By table the column whose values SQLite may have made."""
+    counting: set[str] = field(default_factory=set)
+    """Those of which it has made them all, and none twice: AUTOINCREMENT."""
+    rows: dict[str, list[dict[str, object]]] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=_CACHED)
+def _parsed(content: bytes) -> _Dump:
+    """Not to be changed."""
+    dump = _Dump()
+    for line in content.split(b"\n")[1:]:
+        for name, value in json.loads(line).items() if line else ():
+            match name:
+                case "(schema)":
+                    dump.schema |= value
+                case "(rowid)":
+                    dump.keys |= value
+                case "(autoincrement)":
+                    dump.keys |= value
+                    dump.counting |= value.keys()
+                case _:
+                    dump.rows.setdefault(name, []).append(value)
+    return dump
+
+
+def schema(content: bytes) -> Mapping[str, object]:
+    """SQL by the name of a table, index, view or trigger."""
+    return _parsed(content).schema
+
+
+def records(content: bytes) -> tuple[bytes, ...]:
+    """What the schema says, and each row, also without a key that SQLite may have made."""
+    dump = _parsed(content)
+    found = [_definition(name, sql) for name, sql in sorted(dump.schema.items())]
+    for table, rows in sorted(dump.rows.items()):
+        found += [_shown(table, row) for row in rows]
+        if table in dump.keys:
+            found += [_shown(table, _without(row, dump.keys[table])) for row in rows]
+    return tuple(found)
+
+
+def record_pair(clean: bytes, rerun: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """The records of two dumps, to be compared as multisets."""
+    parts = pairs(clean, rerun).values()
+    one, other = ([record for part in parts for record in part[side]] for side in (0, 1))
+    return tuple(one), tuple(other)
+
+
+@lru_cache(maxsize=_CACHED)
+def pairs(clean: bytes, rerun: bytes) -> Mapping[str, tuple[Sequence[bytes], Sequence[bytes]]]:
+    """By table its records in two dumps; what the schema says is under the empty name.
+
+    A key that SQLite makes is another one when a row is deleted and inserted again, or when a transaction before it was
+    rolled back: nobody calls that another row. So rows may differ in it, unless the other side has another row under it.
+    """
+    one, other = _parsed(clean), _parsed(rerun)
+    found: dict[str, tuple[Sequence[bytes], Sequence[bytes]]] = {"": (_schema(one), _schema(other))}
+    for table in sorted(one.rows.keys() | other.rows.keys()):
+        sides = one.rows.get(table, []), other.rows.get(table, [])
+        key = one.keys.get(table, "")
+        if not key or key != other.keys.get(table):
+            found[table] = [_shown(table, row) for row in sides[0]], [_shown(table, row) for row in sides[1]]
+        else:
+            disputed = frozenset[object]() if table in one.counting else _disputed(sides, key)
+            found[table] = _freed(table, sides, key, disputed)
+    return found
+
+
+def _schema(dump: _Dump) -> list[bytes]:
+    return [_definition(name, sql) for name, sql in sorted(dump.schema.items())]
+
+
+_Rows: TypeAlias = Sequence[dict[str, object]]
+
+
+def _disputed(sides: tuple[_Rows, _Rows], key: str) -> frozenset[object]:
+    """The keys under which the sides have other rows."""
+    one, other = ({row[key]: row for row in side} for side in sides)
+    return frozenset(number for number in one.keys() & other.keys() if one[number] != other[number])
+
+
+def _freed(
+    table: str, sides: tuple[_Rows, _Rows], key: str, disputed: frozenset[object]
+) -> tuple[Sequence[bytes], Sequence[bytes]]:
+    """The records, without the key where only then they are on both sides."""
+    plain = [
+        [None if row[key] in disputed else _shown(table, _without(row, key)) for row in side]
+        for side in sides
+    ]
+    shared = frozenset(plain[0]) & frozenset(plain[1])
+    one, other = (
+        [
+            record if record in shared and record else _shown(table, row)
+            for record, row in zip(*both, strict=True)
+        ]
+        for both in zip(plain, sides, strict=True)
+    )
+    return one, other
+
+
+def _without(row: dict[str, object], key: str) -> dict[str, object]:
+    return {name: value for name, value in row.items() if name != key} or row
+
+
+def is_same(clean: bytes, rerun: bytes) -> bool:
+    """Whether two dumps hold the same."""
+    return all(Counter(one) == Counter(other) for one, other in pairs(clean, rerun).values())
+
+
+def empties_a_table(clean: bytes, left: bytes) -> bool:
+    """Whether nothing is left of a table that has rows in the clean run."""
+    return bool(_parsed(clean).rows.keys() - _parsed(left).rows.keys())
+
+
+def _definition(name: str, sql: object) -> bytes:
+    return f"{name}: {sql}".encode("utf-8", "surrogatepass")
+
+
+def _shown(table: str, row: dict[str, object]) -> bytes:
+    return f"{table}: {json.dumps(row, ensure_ascii=False)}".encode("utf-8", "surrogatepass")

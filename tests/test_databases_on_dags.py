@@ -1,0 +1,259 @@
+"""Rules broken by way of an SQLite database, each with its twin that differs only in the fix; and hostile DAGs."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import textwrap
+from collections.abc import Callable
+
+import pytest
+from dag_projects import Project, Verdicts
+
+from pytest_rerunsafe.model import Verdict
+from pytest_rerunsafe.world import scratch
+
+INPUTS = """
+import sqlite3
+world.mkdir("/data")
+with sqlite3.connect("/data/shop.db") as database:
+    database.executescript('''
+        CREATE TABLE orders (name TEXT, cents INTEGER, loaded_at TEXT DEFAULT CURRENT_TIMESTAMP);
+        CREATE TABLE keyed (id INTEGER PRIMARY KEY, name TEXT);
+        CREATE TABLE counted (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT);
+        CREATE TABLE staging (id INTEGER, name TEXT);
+        INSERT INTO staging VALUES (1, 'a'), (2, 'b'), (3, 'c');
+    ''')
+"""
+Check = Callable[[str], Verdicts]
+
+
+@pytest.fixture
+def check(dags: Project) -> Check:
+    """The verdicts on a DAG file; each has a name of its own, for what is known of a file is kept."""
+    return lambda source: dags.check(f"database_{next(_NUMBERS)}", source, INPUTS)
+
+
+_NUMBERS = itertools.count()
+CONNECT = 'database = sqlite3.connect("/data/shop.db")'
+
+
+def dag(*lines: str) -> str:
+    """A DAG whose only task does this."""
+    body = textwrap.indent("\n".join(lines), " " * 8)
+    head = "import os, sqlite3, threading\nfrom airflow.sdk import DAG, task\n\nwith DAG('orders'):\n    @task\n    def load():\n"
+    return f"{head}{body}\n    load()\n"
+
+
+INSERT = (
+    "database.executemany('INSERT INTO orders (name, cents) VALUES (?, ?)', [('a', 1), ('b', 2), ('c', 3)])"
+)
+KEYED = "database.executemany('INSERT INTO keyed VALUES (?, ?)', [(1, 'a'), (2, 'b')])"
+STAGED = "rows = database.execute('SELECT id, name FROM staging').fetchall()"
+MOVED = "database.executemany('INSERT INTO keyed VALUES (?, ?)', rows)"
+COUNT = "done = database.execute('SELECT count(*) FROM orders').fetchone()[0]"
+ONE = "    database.execute('INSERT INTO orders (name, cents) VALUES (?, ?)', (f'row {number}', number))"
+
+UNSAFE = {
+    "inserts again": (
+        (CONNECT, f"with database: {INSERT}"),
+        "duplicate-output",
+        "`orders`: all 3 rows twice",
+    ),
+    "a key is there": (
+        (CONNECT, f"with database: {KEYED}"),
+        "rerun-fails",
+        "UNIQUE constraint failed: keyed.id",
+    ),
+    "deletes first": (
+        (
+            CONNECT,
+            STAGED,
+            "with database: database.execute('DELETE FROM staging')",
+            f"with database: {MOVED}",
+        ),
+        "lost-output",
+        "table `keyed`: all 3 rows missing",
+    ),
+    "takes a part for all": (
+        (CONNECT, COUNT, "for number in range(0 if done else 3):", ONE, "    database.commit()"),
+        "partial-output-accepted",
+        "table `orders`: row 3 missing",
+    ),
+    "creates a table": (
+        (CONNECT, "database.execute('CREATE TABLE report (day TEXT)')"),
+        "rerun-fails",
+        "table report already exists",
+    ),
+}
+SAFE = {
+    "deletes and inserts in one transaction": (
+        CONNECT,
+        "with database:",
+        "    database.execute('DELETE FROM orders')",
+        f"    {INSERT}",
+        "    database.execute('DELETE FROM counted')",
+        "    database.executemany('INSERT INTO counted (name) VALUES (?)', [('a',), ('b',)])",
+    ),
+    "replaces by key": (CONNECT, f"with database: {KEYED.replace('INSERT', 'INSERT OR REPLACE')}"),
+    "moves in one transaction": (
+        *(CONNECT, STAGED, "with database:", "    database.execute('DELETE FROM staging')"),
+        f"    {MOVED}",
+    ),
+    "all or nothing": (CONNECT, COUNT, "for number in range(0 if done else 3):", ONE, "database.commit()"),
+    "creates a table unless it is there": (CONNECT, "database.execute('CREATE TABLE IF NOT EXISTS t (day)')"),
+    "in a log": (
+        *(CONNECT, "assert database.execute('PRAGMA journal_mode = WAL').fetchone() == ('wal',)"),
+        "other = sqlite3.connect('/data/shop.db')",
+        "reading = other.execute('SELECT * FROM staging')",
+        "with database:",
+        "    database.execute('DELETE FROM orders')",
+        f"    {INSERT}",
+        "assert len(reading.fetchall()) == 3",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNSAFE)
+def test_what_a_rerun_breaks_is_found(check: Check, name: str) -> None:
+    lines, rule, what = UNSAFE[name]
+    verdicts = check(dag(*lines))
+    assert verdicts.rules == {rule}
+    found = [
+        *(f.summary for f in verdicts.findings),
+        *(d.summary for f in verdicts.findings for d in f.differences),
+    ]
+    assert any(what in summary for summary in found), found
+
+
+@pytest.mark.parametrize("name", SAFE)
+def test_what_is_right_is_safe(check: Check, name: str) -> None:
+    verdicts = check(dag(*SAFE[name]))
+    assert verdicts.worst is Verdict.SAFE, verdicts.findings
+
+
+def test_a_killed_transaction_is_no_state(check: Check) -> None:
+    lines = ["database.execute('BEGIN')", *[ONE.strip().replace("number", str(n)) for n in range(20)]]
+    verdicts = check(dag(CONNECT, *lines, "database.commit()"))
+    (finding,) = verdicts["crash.load"].findings
+    assert verdicts["crash.load"].coverage.distinct_states == 2
+    assert finding.crash_point == "load@commit:/data/shop.db#1"
+    assert finding.last_effect == "committed a transaction to /data/shop.db"
+    assert verdicts["clean"].notes == ("masked: file:/data/shop.db: 1 place (`orders.loaded_at`: time)",)
+
+
+def test_a_task_that_reads_a_database_is_run_again_when_that_has_changed(check: Check) -> None:
+    source = f"""
+import sqlite3
+from airflow.sdk import DAG, task
+
+with DAG("orders"):
+    @task
+    def load():
+        {CONNECT}
+        with database: {INSERT}
+    @task
+    def report():
+        {CONNECT}
+        (total,) = database.execute("SELECT sum(cents) FROM orders").fetchone()
+        with open("/data/total", "w") as file:
+            file.write(str(total))
+    load() >> report()
+"""
+    verdicts = check(source)
+    changed = {d.output: d for f in verdicts.findings for d in f.differences}
+    assert (changed["file:/data/total"].clean, changed["file:/data/total"].rerun) == ("6", "12")
+
+
+SQLALCHEMY = """
+from airflow.sdk import DAG, task
+from sqlalchemy import Integer, String, create_engine, delete
+from sqlalchemy.orm import DeclarativeBase, Session, mapped_column
+
+class Base(DeclarativeBase):
+    pass
+
+class Order(Base):
+    __tablename__ = "sold"
+    id = mapped_column(Integer, primary_key=True)
+    name = mapped_column(String)
+
+with DAG("orders"):
+    @task
+    def load():
+        engine = create_engine("sqlite:////data/shop.db")
+        Base.metadata.create_all(engine)
+        with Session(engine) as session:
+            DELETE
+            session.add_all([Order(name="a"), Order(name="b")])
+            session.commit()
+        with engine.connect() as connection:
+            assert connection.exec_driver_sql("SELECT count(*) FROM sold").scalar() >= 2
+    load()
+"""
+
+
+def test_sqlalchemy_works_on_it(check: Check) -> None:
+    unsafe = check(SQLALCHEMY.replace("DELETE", "pass"))
+    assert unsafe.rules == {"duplicate-output"}
+    safe = check(SQLALCHEMY.replace("DELETE", "session.execute(delete(Order))"))
+    assert safe.worst is Verdict.SAFE, safe.findings
+
+
+# --- hostile ones -----------------------------------------------------------------------------
+
+
+def test_a_process_that_ends_within_a_transaction_leaves_nothing_of_it(check: Check) -> None:
+    lines = (CONNECT, "globals()['kept'] = database", "database.execute('BEGIN IMMEDIATE')", INSERT)
+    ends = {
+        "os._exit(0)": Verdict.ERROR,
+        "return": Verdict.SAFE,
+        "raise ValueError": Verdict.ERROR,
+    }
+    for end, worst in ends.items():
+        verdicts = check(dag(*lines, end))
+        assert verdicts.worst is worst, (end, verdicts.results)
+
+
+def test_connections_that_lock_each_other_fail_without_waiting(check: Check) -> None:
+    lines = (
+        *(
+            CONNECT,
+            "import time",
+            "began = time.time()",
+            "other = sqlite3.connect('/data/shop.db', timeout=3600)",
+        ),
+        *(
+            INSERT,
+            "try:",
+            "    other.execute('DELETE FROM orders')",
+            "except sqlite3.OperationalError as error:",
+        ),
+        "    assert str(error) == 'database is locked' and time.time() - began >= 3600",
+    )
+    assert check(dag(*lines)).worst is Verdict.SAFE
+
+
+REACHING = {
+    "thread": (
+        "threading.Thread(target=lambda: sqlite3.connect('/data/t.db')).start()",
+        "a thread made changes",
+    ),
+    "fork": (f"{CONNECT}; os.fork()", "forking a process"),
+    "core": ("import _sqlite3; _sqlite3.connect('/data/shop.db')", "opening the SQLite file /data/shop.db"),
+}
+
+
+@pytest.mark.parametrize("name", REACHING)
+def test_what_cannot_be_followed_is_told(check: Check, name: str) -> None:
+    act, what = REACHING[name]
+    verdicts = check(dag(act))
+    assert verdicts.worst is Verdict.UNVERIFIABLE
+    assert what in (verdicts["clean"].reason or "")
+
+
+def test_nothing_is_left_on_the_machine(check: Check) -> None:
+    leaving = "threading.Thread(target=threading.Event().wait, daemon=True).start()"
+    check(dag(CONNECT, INSERT, leaving))
+    check(dag("kept = []", CONNECT, "os.kill(os.getpid(), 11)"))
+    assert not glob.glob(f"/dev/shm/{scratch._PREFIX}*/*/*.db")
