@@ -12,6 +12,7 @@ from typing import Any
 
 from .compare.differences import diff_outputs, summarise
 from .compare.findings import Counting, describe_effect, outputs_of_effect, task_name
+from .compare.remedies import BY_SETS, remedy
 from .compare.volatile import Problem, Volatility, find_volatile
 from .explore.messages import Answer, Cut, Done, Failed, Lost
 from .model import (
@@ -126,7 +127,7 @@ class _Judgement:
             verdict=Verdict.UNSAFE if findings else Verdict.UNVERIFIABLE if obstacles else Verdict.SAFE,
             reason=obstacle_text(obstacles[0]) if obstacles else None,
             findings=findings,
-            notes=(*volatility.notes(), *self._order_notes()),
+            notes=self._order_notes(),
             reference=self._reference,
             outcomes=(self._reference.outcome, self._other_clock.outcome),
             situations=_situations(self._reference, self._other_clock),
@@ -303,6 +304,7 @@ class _Judgement:
             line=where.line,
             summary=summary,
             differences=differences,
+            remedy=remedy(rule, where, differences, is_by_sets=summary.startswith(BY_SETS)),
             replay=f"pytest --rerun-safety {shlex.quote(f'{self._file}::{self._dag.dag_id}::clean')}",
         )
 
@@ -327,7 +329,7 @@ class _Judgement:
 
 
 def _by_order_of_sets(differences: Sequence[Difference]) -> str:
-    return f"with sets in another order, {summarise(differences)}"
+    return f"{BY_SETS}, {summarise(differences)}"
 
 
 def _situations(*recordings: Recording) -> dict[str, tuple[int, int]]:

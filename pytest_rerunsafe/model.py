@@ -357,6 +357,8 @@ class CrashState:
     world: WorldState
     covers: int
     """The number of crash points that leave this state."""
+    number: int = 0
+    """Its place among the distinct states of the attempt, in the order of execution."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -477,6 +479,8 @@ class Finding:
     """The last effect that became durable, in words."""
     next_effect: str = ""
     """The first that did not."""
+    remedy: str = ""
+    """What to do about it, with the place and the names; empty: what the rule says in general."""
     others: int = 0
     """Scenarios folded into this one: same rule, same place."""
     known: bool = False
@@ -506,4 +510,10 @@ class CheckResult:
     coverage: Coverage = Coverage()
     duration_s: float = 0.0
     notes: tuple[str, ...] = ()
-    """Worth knowing but no finding: what was masked, for instance."""
+    """Worth knowing but no finding."""
+    masked: tuple[str, ...] = ()
+    """Where values were masked that every run makes anew: one line per output."""
+    crash_map: str = ""
+    """One sign per distinct state that a crash can leave, in the order of execution: `.` all recoveries end well, `X` one
+    does not, `?` nothing is known, `-` not tried; attempts apart by a space.
+    """

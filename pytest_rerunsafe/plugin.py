@@ -355,7 +355,7 @@ class Verdicts:
         from .report.text import summary_lines
 
         width = self._config.get_terminal_writer().fullwidth
-        lines = summary_lines(self._results(), width)
+        lines = summary_lines(self._results(), width, verbose=self._config.get_verbosity() > 0)
         if lines or self._messages:
             terminalreporter.section("rerun safety")
         for text, colour in lines:

@@ -44,7 +44,7 @@ from .model import (
 )
 from .report.replay import replay_text
 from .settings import Settings
-from .trials import Ended, Plan, Run, Trials, is_blurred, less, none_tried, not_tried, reason_of
+from .trials import Ended, Plan, Run, Trials, crash_map, is_blurred, less, none_tried, not_tried, reason_of
 
 START_S = 433.0
 """From the end of the data interval to the start of the clean run. No round number: nothing coincides by chance."""
@@ -169,7 +169,12 @@ class Study:
     def _of_clean_runs(self, check: str) -> CheckResult:
         clean = self._clean
         return self._result(
-            check, clean.verdict, reason=clean.reason, findings=clean.findings, notes=clean.notes
+            check,
+            clean.verdict,
+            reason=clean.reason,
+            findings=clean.findings,
+            notes=clean.notes,
+            masked=clean.volatility.places(),
         )
 
     @cached_property
@@ -284,6 +289,11 @@ class Study:
         findings = self._findings_of_intervals(judge, cases) if check == BACKFILL else self._findings(cases)
         found: dict[str, Any] = {
             "coverage": less(plan.coverage, cut, recoveries=len(plan.trials) - refused),
+            "crash_map": crash_map(
+                plan.trials,
+                bad={case.scenario for case in cases if case.is_bad},
+                fine={case.scenario for case in cases},
+            ),
             "notes": tuple(dict.fromkeys(f"A callback did what is not seen here: {note}" for note in notes)),
         }
         short = not_tried(cut, len(plan.trials), self._budget.seconds) if cut else None

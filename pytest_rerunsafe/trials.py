@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Protocol
 
 from .budget import Left
@@ -12,7 +13,7 @@ from .clean import CleanRuns, obstacle_text
 from .explore.jobs import Job, RecoverJob
 from .explore.messages import Answer, Cut, Done, Failed, Lost
 from .explore.scenarios import Trial, best_first, jobs_of, states_per_job
-from .model import Coverage, DagInfo, Outcome, Recording
+from .model import Coverage, DagInfo, Outcome, Recording, Scenario
 
 Ended = Outcome | Lost | Failed | Cut
 
@@ -115,6 +116,28 @@ class Trials:
             outputs=clean.outputs,
             attempts=(*outcome.attempts, *clean.attempts[attempts:]),
         )
+
+
+_LONGEST_GAP = 20
+"""States in a row that were not tried, in a crash map; of more only both ends show."""
+
+
+def crash_map(trials: Sequence[Trial], bad: Container[Scenario], fine: Container[Scenario]) -> str:
+    """A sign per distinct state; what is neither bad nor fine is not known."""
+    maps: list[str] = []
+    of_crashes = [(trial.state, trial.scenario) for trial in trials if trial.state is not None]
+    for _, of_attempt in groupby(of_crashes, key=lambda pair: pair[0].point.attempt):
+        signs = ""
+        reached = 0
+        for _, pairs in groupby(of_attempt, key=lambda pair: id(pair[0])):
+            (state, *_), scenarios = zip(*pairs, strict=True)
+            gap = state.number - reached
+            signs += "-" * gap if gap <= _LONGEST_GAP else "-...-"
+            reached = state.number + 1
+            is_fine = all(scenario in fine for scenario in scenarios)
+            signs += "X" if any(scenario in bad for scenario in scenarios) else "." if is_fine else "?"
+        maps.append(signs)
+    return " ".join(filter(None, maps))
 
 
 def reason_of(answer: Answer | Ended) -> str:

@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 
 from pytest_rerunsafe.explore.fold import TEAR, Fold, torn
 from pytest_rerunsafe.explore.points import crash_points, explore
+from pytest_rerunsafe.explore.scenarios import Trial
 from pytest_rerunsafe.model import (
     Attempt,
+    CrashKind,
+    CrashPoint,
+    CrashState,
     Effect,
     FileChange,
     Location,
@@ -20,9 +24,12 @@ from pytest_rerunsafe.model import (
     Outcome,
     Profile,
     Recording,
+    RecoveryKind,
+    Scenario,
     Splice,
     WorldState,
 )
+from pytest_rerunsafe.trials import crash_map
 
 NOW = datetime(2024, 1, 1, tzinfo=timezone.utc)
 EMPTY = WorldState(files={}, rows={}, clock=NOW)
@@ -200,3 +207,29 @@ def test_states_are_those_of_brute_force(effects: list[Effect]) -> None:
     assert found == expected
     assert len(states) == len(expected)
     assert sum(s.covers for s in states) == len(crash_points(run, 0))
+
+
+def test_a_crash_map_has_a_sign_per_state() -> None:
+    def trials(attempt: int, *numbers: int) -> list[Trial]:
+        made = []
+        for number in numbers:
+            point = CrashPoint(name=f"t@{attempt}#{number}", attempt=attempt, effect=number)
+            state = CrashState(point=point, world=EMPTY, covers=1, number=number)
+            for recovery in (RecoveryKind.RETRY, RecoveryKind.CLEAR_RUN):
+                scenario = Scenario(
+                    dag_id="d",
+                    task_id="t",
+                    map_index=-1,
+                    crash_point=point.name,
+                    crash_kind=CrashKind.KILL,
+                    recovery=recovery,
+                )
+                made.append(Trial(scenario=scenario, world=EMPTY, state=state))
+        return made
+
+    first, second = trials(0, 0, 1, 2, 5, 99), trials(1, 0)
+    scenarios = [trial.scenario for trial in first + second]
+    bad, unknown = {scenarios[3]}, {scenarios[5]}
+    fine = set(scenarios) - unknown
+    assert crash_map([*first, *second], bad=bad, fine=fine) == ".X?--.-...-. ."
+    assert crash_map([], bad=set(), fine=set()) == ""

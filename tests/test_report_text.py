@@ -515,6 +515,26 @@ def test_verbose_adds_what_was_tried_and_the_notes() -> None:
     assert text_of_check(result(Verdict.ERROR, reason="no input"), verbose=True) == "error: no input"
 
 
+def test_verbose_adds_the_crash_map_and_what_its_signs_mean() -> None:
+    check = result(Verdict.ERROR, reason="no input", crash_map="..X-? .")
+    assert "Crash map" not in text_of_check(check)
+    assert text_of_check(check, verbose=True) == (
+        "error: no input\n"
+        "\n"
+        "  Crash map: ..X-? .\n"
+        "    one sign per state: . ends well, X does not, ? not known, - not tried"
+    )
+    long = text_of_check(replace(check, crash_map="." * 200), verbose=True)
+    assert long.count(".") == 201
+    assert max(map(len, long.splitlines())) <= 80
+
+
+def test_a_remedy_of_its_own_counts_for_more_than_that_of_the_rule() -> None:
+    text = text_of(replace(FINDING, remedy="Let a.py:3 replace it."))
+    assert "  What to do: Let a.py:3 replace it.\n" in text
+    assert "Replace instead" not in text
+
+
 # --- a DAG ------------------------------------------------------------------------------------
 
 
@@ -688,3 +708,28 @@ def test_a_long_id_keeps_its_beginning_and_its_end() -> None:
     assert name == "a" * 7 + "..." + "z" * 7
     assert len(lines[1].text) <= 60
     assert len(summary_lines([result(Verdict.SAFE, dag_id=LONG_ID)], 10)[1].text.split()[0]) == 12
+
+
+def test_the_summary_lists_what_was_masked() -> None:
+    masked = tuple(f"/data/{n}.csv: time in `at`" for n in range(12))
+    dag = [result(Verdict.SAFE, check="clean", masked=masked), result(Verdict.SAFE, check="rerun")]
+    short = [line.text for line in summary_lines(dag) if "masked" in line.text]
+    assert short == ["    masked: /data/0.csv: time in `at` (and 11 more outputs)"]
+    long = [line.text for line in summary_lines(dag, verbose=True) if "masked" in line.text]
+    assert long == [
+        *(f"    masked: /data/{n}.csv: time in `at`" for n in range(9)),
+        "    masked: /data/9.csv: time in `at` (and 2 more outputs)",
+    ]
+    wide = replace(dag[0], masked=("/data/" + "x" * 100 + ".csv: time in `at`",) * 2)
+    assert all(len(line.text) <= 80 for line in summary_lines([wide]))
+
+
+def test_the_verbose_summary_has_a_crash_map_per_task_and_one_legend() -> None:
+    maps = {"crash.load": "..X.", "crash.extract": "." * 150}
+    dag = [result(Verdict.UNSAFE, check=check, crash_map=signs) for check, signs in maps.items()]
+    assert not any("..X" in line.text for line in summary_lines(dag))
+    lines = [line.text for line in summary_lines(dag, verbose=True)]
+    assert lines[2] == "    load     ..X."
+    assert lines[3].startswith("    extract  ....")
+    assert [line for line in lines if "one sign" in line] == ["one sign per state: . ends well, X does not"]
+    assert max(map(len, lines)) <= 80

@@ -114,7 +114,7 @@ def test_the_place_is_known_in_more_records_than_the_clean_runs_had() -> None:
 def test_only_the_column_is_masked_in_a_csv_whose_header_is_lost() -> None:
     found = find("file:/x.csv", "due,at\n2024-02-01,2024-01-15\n", "due,at\n2024-02-01,2025-01-15\n")
     assert found.mask("file:/x.csv", b"2024-02-01,2026-01-15\n") == b"2024-02-01,<time>\n"
-    assert found.notes() == ("masked: file:/x.csv: 1 place (`at`: time)",)
+    assert found.places() == ("/x.csv: time in `at`",)
 
 
 def test_a_quoted_cell_with_delimiters_is_one_cell() -> None:
@@ -223,7 +223,7 @@ def test_a_random_integer_that_happens_to_look_like_an_epoch_is_an_id_in_every_r
 def test_a_random_value_that_is_no_id_is_a_problem(one: str, two: str) -> None:
     found = find(FILE, f'{{"v": {one}}}', f'{{"v": {one}}}', f'{{"v": {two}}}')
     assert rules(found) == [Rule.NONDETERMINISTIC_OUTPUT]
-    assert found.notes() == ()
+    assert found.places() == ()
 
 
 def test_a_random_choice_of_words_is_no_id() -> None:
@@ -319,7 +319,7 @@ def test_differences_in_two_places_are_two_problems() -> None:
 def test_equal_runs_have_neither_masks_nor_problems() -> None:
     runs = outputs(a_json='{"at": "2024-01-15"}', b_bin=b"\x00\x01")
     found = find_volatile(runs, runs, runs)
-    assert (found.problems, found.notes()) == ((), ())
+    assert (found.problems, found.places()) == ((), ())
     content = runs["file:/data/a.json"].content
     assert found.mask("file:/data/a.json", content) is content
 
@@ -343,14 +343,14 @@ def test_a_known_output_without_masks_is_not_masked_as_its_siblings_are() -> Non
     assert found.mask("file:/data/b.json", b'{"at": "2026-01-15"}') == b'{"at": "2026-01-15"}'
 
 
-def test_notes_count_places() -> None:
+def test_places_are_told_per_output() -> None:
     found = find(
         FILE,
         f'{{"a": "2024-01-15", "r": [{{"id": "{U1}"}}]}}',
         f'{{"a": "2025-01-15", "r": [{{"id": "{U1}"}}]}}',
         f'{{"a": "2024-01-15", "r": [{{"id": "{U2}"}}]}}',
     )
-    assert found.notes() == (f"masked: {FILE}: 2 places (`a`: time, `r[].id`: id)",)
+    assert found.places() == ("/data/out.json: time in `a`, id in `r[].id`",)
 
 
 def test_xcoms_and_variables_are_read_as_json() -> None:

@@ -23,6 +23,7 @@ from ..model import (
 )
 from .differences import diff_outputs, summarise
 from .packed import unpacked
+from .remedies import remedy
 from .rules import Evidence, classify
 from .volatile import Volatility
 
@@ -174,7 +175,7 @@ class Judge:
             is_local=is_local,
             is_damaged=is_damaged,
         )
-        scenario = case.scenario
+        scenario, failed = case.scenario, _failed(case)
         names = {difference.output for difference in case.differences}
         if case.state is not None:
             where, task_id = self._where_it_died(case.state), scenario.task_id
@@ -182,11 +183,12 @@ class Judge:
                 where = self._first_effect_on(names)
         else:
             where, task_id = self._first_effect_on(names), self._writer(names) or scenario.task_id
-            if (failed := _failed(case)) is not None:
+            if failed is not None:
                 where, task_id = self._where_it_failed(failed), task_name(failed, scenario.dag_id)
         last, following = self.effects_around(case.state)
+        rule = classify(evidence)
         return Finding(
-            rule=classify(evidence),
+            rule=rule,
             dag_id=scenario.dag_id,
             task_id=task_id,
             map_index=scenario.map_index,
@@ -200,6 +202,14 @@ class Judge:
             replay=self._replay_of(scenario),
             last_effect=last,
             next_effect=following,
+            remedy=remedy(
+                rule,
+                where,
+                case.differences,
+                evidence=evidence,
+                error=failed.error if failed is not None else "",
+                last_kind=self._recording.effects[case.state.point.effect].kind if case.state else "",
+            ),
         )
 
     # --- evidence -----------------------------------------------------------------------------
@@ -409,11 +419,21 @@ def _is_at_one_place(one: Finding, other: Finding) -> bool:
     return (one.file, one.line) == (other.file, other.line) or bool(shares_output)
 
 
-def _weight(findings: Sequence[Finding]) -> Callable[[Finding], tuple[int, int, int]]:
-    """Fewest differences, then the smallest, then the first that was tried."""
+def _weight(findings: Sequence[Finding]) -> Callable[[Finding], tuple[int, ...]]:
+    """The simplest kind of crash, fewest differences, the smallest, the latest crash, the first that was tried."""
+    crashes: dict[str | None, int] = {}
+    for finding in findings:
+        crashes.setdefault(finding.crash_point, -len(crashes))
+    kinds = [None, *CrashKind]
 
-    def weight(finding: Finding) -> tuple[int, int, int]:
+    def weight(finding: Finding) -> tuple[int, ...]:
         size = sum(len(d.clean or "") + len(d.rerun or "") for d in finding.differences)
-        return len(finding.differences), size, findings.index(finding)
+        return (
+            kinds.index(finding.crash_kind),
+            len(finding.differences),
+            size,
+            crashes[finding.crash_point],
+            findings.index(finding),
+        )
 
     return weight

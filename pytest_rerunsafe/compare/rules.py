@@ -102,7 +102,7 @@ def _is_stale_xcom(evidence: Evidence) -> bool:
 
 def _is_announced_too_early(evidence: Evidence) -> bool:
     """`lost-output`: a marker or checkpoint became durable before the data did, and the rerun believed it."""
-    return any(_announcement(evidence, name) for name in _accepted(evidence))
+    return any(announcement(evidence, name) for name in _accepted(evidence))
 
 
 def _is_partial_accepted(evidence: Evidence) -> bool:
@@ -207,8 +207,10 @@ def _is_beginning(name: str, clean: bytes, left: bytes) -> bool:
     return clean.startswith(_MASKED, same) and bool(_TORN_TOKEN.fullmatch(left, same))
 
 
-def _announcement(evidence: Evidence, name: str) -> str | None:
+def announcement(evidence: Evidence, name: str) -> str | None:
     """What the crashed attempt made durable after it had begun this output, as a sign of completion."""
+    if name not in evidence.written_after:
+        return None
     begun = evidence.written_after.index(name)
     later = evidence.written_after[begun + 1 :]
     changed = frozenset(difference.output for difference in evidence.differences)

@@ -351,15 +351,14 @@ class Volatility:
             content = _masked(self.masks[sibling], content)
         return content
 
-    def notes(self) -> tuple[str, ...]:
-        """One line per output that has masked places."""
+    def places(self) -> tuple[str, ...]:
+        """One line per output that has masked places: `/data/out.csv: time in `at`, id in `key``."""
         return tuple(_note(name, found.masks) for name, found in sorted(self.masks.items()) if found.masks)
 
 
 def _note(name: str, masks: Sequence[Mask]) -> str:
     places = sorted({(mask.label, mask.kind) for mask in masks})
-    shown = ", ".join(f"`{label}`: {kind}" for label, kind in places)
-    return f"masked: {name}: {len(places)} place{'s' if len(places) > 1 else ''} ({shown})"
+    return f"{name.removeprefix('file:')}: {', '.join(f'{kind} in `{label}`' for label, kind in places)}"
 
 
 def _siblings(name: str, masks: Mapping[str, OutputMasks]) -> tuple[str, ...]:

@@ -80,9 +80,10 @@ def explore(recording: Recording, attempt: int, profile: Profile) -> Exploration
     points = crash_points(recording, attempt)
     distinct = _distinct(recording, points)
     chosen = _choose(recording.effects, tuple(distinct), profile)
+    numbers = {point: number for number, point in enumerate(distinct)}
     started = recording.outcome.attempts[attempt].started
     states = tuple(
-        CrashState(point=point, world=fold.state(started), covers=distinct[point])
+        CrashState(point=point, world=fold.state(started), covers=distinct[point], number=numbers[point])
         for point, fold in _folds(recording, chosen)
     )
     lost: tuple[CrashState, ...] = ()

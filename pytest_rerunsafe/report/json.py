@@ -130,6 +130,7 @@ def from_transport(text: str) -> CheckResult:
     fields["findings"] = tuple(map(_finding_from, fields["findings"]))
     fields["coverage"] = Coverage(**fields["coverage"])
     fields["notes"] = tuple(fields["notes"])
+    fields["masked"] = tuple(fields["masked"])
     return CheckResult(**fields)
 
 

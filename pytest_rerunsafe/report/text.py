@@ -70,7 +70,7 @@ def _body(finding: Finding, rule_text: RuleText, source_line: str | None, width:
         _events(finding, source_line, room),
         _rest(finding.summary),
         *_difference_blocks(finding, room),
-        _labelled("What to do", rule_text.remedy, room),
+        _labelled("What to do", finding.remedy or rule_text.remedy, room),
         _others(finding, room),
         ["To see it happen:", _INDENT + finding.replay],
     )
@@ -380,7 +380,30 @@ def _notes(result: CheckResult, width: int) -> list[str]:
         [] if result.verdict is Verdict.SAFE else _labelled("Tried", _coverage_words(result.coverage), room)
     )
     notes = [line for note in result.notes for line in _labelled("Note", note, room)]
-    return ["", *_indented([*tried, *notes])] if tried or notes else []
+    shown = [*tried, *_map_lines("Crash map: ", result, room), *notes]
+    return ["", *_indented(shown)] if shown else []
+
+
+_LEGEND = {
+    ".": ". ends well",
+    "X": "X does not",
+    "?": "? not known",
+    "-": "- not tried",
+}
+
+
+def _map_lines(label: str, result: CheckResult, room: int) -> list[str]:
+    """The crash map below a label, with what its signs mean; nothing if there is none."""
+    if not result.crash_map:
+        return []
+    lines = _folded(label + result.crash_map, room)
+    return [*lines, _legend(result.crash_map)]
+
+
+def _legend(signs: str) -> str:
+    return (
+        f"{_INDENT}one sign per state: {', '.join(words for sign, words in _LEGEND.items() if sign in signs)}"
+    )
 
 
 def _coverage_words(coverage: Coverage) -> str:
@@ -457,6 +480,7 @@ def dag_coverage(results: Iterable[CheckResult]) -> Coverage:
 
 _GAP = "  "
 _SHOWN_REASONS = 3
+_SHOWN_MASKED = 10
 _EXPLAINED = (Verdict.ERROR, Verdict.UNVERIFIABLE, Verdict.SKIPPED)
 _SHORTEST_NAME = 12
 
@@ -469,9 +493,12 @@ class SummaryLine(NamedTuple):
 
 
 def summary_lines(
-    results: Sequence[CheckResult], width: int = 80, durations: bool = True
+    results: Sequence[CheckResult], width: int = 80, durations: bool = True, verbose: bool = False
 ) -> tuple[SummaryLine, ...]:
-    """One line per DAG, reasons below it, totals at the end; nothing if there are no results."""
+    """One line per DAG, below it what was masked and reasons, totals at the end; nothing if there are no results.
+
+    If verbose, there is a crash map per task too.
+    """
     if not results:
         return ()
     dags = group_by_dag(results)
@@ -479,7 +506,11 @@ def summary_lines(
     lines = [SummaryLine(head, None)]
     for dag, row in zip(dags, rows, strict=True):
         lines.append(SummaryLine(row, _colour(dag_verdict(dag)[0])))
+        lines += [SummaryLine(line, None) for line in _masked_lines(dag, width, verbose)]
+        lines += [SummaryLine(line, None) for line in _map_rows(dag, width) if verbose]
         lines += [SummaryLine(line, None) for line in _reason_lines(dag, width)]
+    if verbose and (signs := "".join(result.crash_map for result in results)):
+        lines.append(SummaryLine(_legend(signs).strip(), None))
     colour = _colour(_worst(result.verdict for result in results))
     return (*lines, *(SummaryLine(line, colour) for line in _totals(dags, width, durations)))
 
@@ -521,6 +552,31 @@ def _shortened(text: str, room: int) -> str:
         return text
     keep = room - len(_LEFT_OUT)
     return text[: keep - keep // 2] + _LEFT_OUT + text[len(text) - keep // 2 :]
+
+
+def _masked_lines(dag: Sequence[CheckResult], width: int, verbose: bool) -> list[str]:
+    """A line for the first output with masked values, if verbose for some more, and the number of the others."""
+    masked = [line for result in dag for line in result.masked]
+    shown = masked[: _SHOWN_MASKED if verbose else 1]
+    left = len(masked) - len(shown)
+    lines = []
+    for line in shown:
+        end = f" (and {_count(left, 'more output')})" if left and line is shown[-1] else ""
+        room = max(width, _NARROWEST) - len(2 * _INDENT) - len("masked: ") - len(end)
+        lines.append(f"{2 * _INDENT}masked: {_shortened(_visible(line), room)}{end}")
+    return lines
+
+
+def _map_rows(dag: Sequence[CheckResult], width: int) -> list[str]:
+    room = max(width, _NARROWEST) - 2 * len(_INDENT)
+    maps = [result for result in dag if result.crash_map]
+    names = [result.check.removeprefix("crash.") for result in maps]
+    longest = min(max(map(_cells, names), default=0), room // 3)
+    return [
+        2 * _INDENT + line
+        for name, result in zip(names, maps, strict=True)
+        for line in _folded(f"{_padded(_shortened(name, longest), longest)}  {result.crash_map}", room)
+    ]
 
 
 def _reason_lines(dag: Sequence[CheckResult], width: int) -> list[str]:
