@@ -122,6 +122,12 @@ def test_a_finding_tells_its_story_in_the_order_of_the_contract() -> None:
     )
 
 
+def test_a_worker_that_dies_after_the_success_was_recorded_is_told_as_such() -> None:
+    text = text_of(replace(FINDING, recovery=RecoveryKind.GO_ON))
+    assert "  The worker was killed after load was recorded as success. Written at\n" in text
+    assert "  Recovery: none, for load had succeeded: the run goes on.\n" in text
+
+
 def test_a_finding_without_source_line_ends_its_sentence() -> None:
     assert "  The worker was killed in load, at dags/orders.py:31.\n" in text_of(FINDING)
     assert "  The worker was killed in load, at dags/orders.py:31.\n" in text_of(FINDING, "  \n")

@@ -472,6 +472,49 @@ PAIRS = (
         prepare="[world.write(f'/data/in/{n}', str(n)) for n in range(3, 6)]",
     ),
     Pair(
+        name="lost-output after the success was recorded",
+        rule="lost-output",
+        check="crash.load",
+        task_id="load",
+        source=in_dag(
+            """
+            def publish(context):
+                Path("/data/done").write_text("done")  # HERE
+            @task(on_success_callback=publish)
+            def load():
+                Path("/data/out").write_text("1")
+            load()
+            """
+        ),
+        fix=(
+            ("(on_success_callback=publish)", ""),
+            ('write_text("1")', 'write_text("1")\n        publish({})'),
+        ),
+    ),
+    Pair(
+        name="lost-output of another task",
+        rule="lost-output",
+        check="rerun",
+        task_id="a",
+        source=in_dag(
+            """
+            @task
+            def a():
+                shutil.rmtree("/data/out", ignore_errors=True)
+                os.makedirs("/data/out")  # HERE
+                Path("/data/out/a").write_text("a")
+            @task
+            def b():
+                Path("/data/out/b").write_text("b")
+            a() >> b()
+            """
+        ),
+        fix=(
+            ('shutil.rmtree("/data/out", ignore_errors=True)', "pass"),
+            ('makedirs("/data/out")', 'makedirs("/data/out", exist_ok=True)'),
+        ),
+    ),
+    Pair(
         rule="wrong-output",
         check="rerun",
         task_id="count",

@@ -174,6 +174,7 @@ class Judge:
             is_other_order=is_order,
             is_local=is_local,
             is_damaged=is_damaged,
+            has_ended=case.state is not None and case.state.point.has_ended,
         )
         scenario, failed = case.scenario, _failed(case)
         names = {difference.output for difference in case.differences}
@@ -181,6 +182,8 @@ class Judge:
             where, task_id = self._where_it_died(case.state), scenario.task_id
             if case.state.point.has_ended:
                 where = self._first_effect_on(names)
+        elif (spoiler := self._spoiler(case, names)) is not None:
+            where, task_id = spoiler, scenario.task_id
         else:
             where, task_id = self._first_effect_on(names), self._writer(names) or scenario.task_id
             if failed is not None:
@@ -280,6 +283,19 @@ class Judge:
         """The line that first changed one of these outputs in the clean run; the DAG's if none did."""
         for effect in self._recording.effects:
             if effect.stack and effect.attempt is not None and names & set(outputs_of_effect(effect)):
+                return effect.stack[0]
+        return self._dag
+
+    def _spoiler(self, case: Case, names: set[str]) -> Location | None:
+        """The first line of a cleared task that changes anything, if it was run again and the maker of these outputs was not."""
+        cleared, dag_id = case.scenario.task_id, case.scenario.dag_id
+        again = {task_name(attempt, dag_id) for attempt in case.outcome.attempts}
+        if cleared not in again or self._writer(names) in {"", cleared, *again}:
+            return None
+        attempts = self._recording.outcome.attempts
+        for effect in self._recording.effects:
+            is_change = effect.stack and effect.attempt is not None and effect.files
+            if is_change and task_name(attempts[effect.attempt or 0], dag_id) == cleared:
                 return effect.stack[0]
         return self._dag
 
@@ -420,10 +436,7 @@ def _is_at_one_place(one: Finding, other: Finding) -> bool:
 
 
 def _weight(findings: Sequence[Finding]) -> Callable[[Finding], tuple[int, ...]]:
-    """The simplest kind of crash, fewest differences, the smallest, the latest crash, the first that was tried."""
-    crashes: dict[str | None, int] = {}
-    for finding in findings:
-        crashes.setdefault(finding.crash_point, -len(crashes))
+    """The simplest kind of crash, fewest differences, then the smallest, then the first that was tried."""
     kinds = [None, *CrashKind]
 
     def weight(finding: Finding) -> tuple[int, ...]:
@@ -432,7 +445,6 @@ def _weight(findings: Sequence[Finding]) -> Callable[[Finding], tuple[int, ...]]
             kinds.index(finding.crash_kind),
             len(finding.differences),
             size,
-            crashes[finding.crash_point],
             findings.index(finding),
         )
 

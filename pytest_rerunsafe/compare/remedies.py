@@ -91,6 +91,11 @@ def _of_duplicates(place: str, target: str, shown: str, evidence: Evidence | Non
 
 
 def _of_loss(place: str, target: str, shown: str, evidence: Evidence | None, last_kind: str) -> str:
+    if evidence is not None and evidence.has_ended:
+        return (
+            f"What {place} does comes after Airflow has recorded the success, and is lost for good if the worker dies "
+            "then: do it in the task itself, or in a task of its own downstream."
+        )
     told = announcement(evidence, target) if evidence is not None else None
     if told is not None:
         sign = told.removeprefix("file:")

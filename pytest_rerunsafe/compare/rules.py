@@ -45,6 +45,8 @@ class Evidence:
     """Several intervals ran otherwise than once each in order, and a rerun of one of them alone makes no difference."""
     is_local: bool = False
     """The same recovery on the worker of the first attempt, which has its local files, makes no difference."""
+    has_ended: bool = False
+    """The worker died after the success of its task was recorded, and nobody ran that again."""
     is_damaged: bool = False
     """The crash left a file in the middle of a change, the crashed task read it so when it ran again, and with the file
     whole, as it was before the change or would have been after it, the same recovery ends well, or at least ends."""
@@ -75,6 +77,11 @@ def _is_order_dependent(evidence: Evidence) -> bool:
 def _is_worker_local(evidence: Evidence) -> bool:
     """`worker-local-state`: a rerun on another worker lacks the local files of the first."""
     return evidence.is_local
+
+
+def _is_acknowledged_too_early(evidence: Evidence) -> bool:
+    """`lost-output`: the task was recorded as success before its output was complete, and nobody makes the rest."""
+    return evidence.has_ended
 
 
 def _is_damaged_checkpoint(evidence: Evidence) -> bool:
@@ -135,6 +142,7 @@ _DECISIONS = (
     (Rule.DURABILITY, _is_durability),
     (Rule.ORDER_DEPENDENT, _is_order_dependent),
     (Rule.WORKER_LOCAL_STATE, _is_worker_local),
+    (Rule.LOST_OUTPUT, _is_acknowledged_too_early),
     (Rule.DAMAGED_CHECKPOINT, _is_damaged_checkpoint),
     (Rule.RERUN_FAILS, _is_rerun_failing),
     (Rule.CLOCK_DEPENDENT, _is_clock_dependent),

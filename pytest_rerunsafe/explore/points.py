@@ -25,6 +25,8 @@ class Exploration:
     states: tuple[CrashState, ...]
     """Those chosen, in the order of execution."""
     distinct: int
+    after_success: tuple[CrashState, ...] = ()
+    """What stands when the success is recorded, and nobody will run the task again, while more is still to come."""
     after_power_loss: tuple[CrashState, ...] = ()
     """What a power loss leaves, and no kill does."""
 
@@ -90,7 +92,42 @@ def explore(recording: Recording, attempt: int, profile: Profile) -> Exploration
     if profile is Profile.THOROUGH:
         points = _choose(recording.effects, tuple(distinct), Profile.DEFAULT)
         lost = power_states(recording, attempt, [point for point in points if not point.is_torn], states)
-    return Exploration(states=states, distinct=len(distinct), after_power_loss=lost)
+    after = _choose(
+        recording.effects, tuple(_distinct(recording, points_after_success(recording, attempt))), profile
+    )
+    ended = tuple(
+        CrashState(point=point, world=fold.state(started), covers=1, number=len(distinct) + number)
+        for number, (point, fold) in enumerate(_folds(recording, after))
+    )
+    return Exploration(states=states, distinct=len(distinct), after_success=ended, after_power_loss=lost)
+
+
+def points_after_success(recording: Recording, attempt: int) -> tuple[CrashPoint, ...]:
+    """The instants after which nothing runs an attempt again although it was not done: callbacks run after its success.
+
+    None if nothing comes after the success.
+    """
+    if recording.outcome.attempts[attempt].state != "success":
+        return ()
+    mine = [
+        index
+        for index, effect in enumerate(recording.effects)
+        if effect.attempt == attempt and effect.kind != SYNC
+    ]
+    end = next((i for i in mine[1:] if recording.effects[i].kind == "state"), mine[-1])
+    late = [index for index in mine if index > end and recording.effects[index].kind != "state"]
+    task_id, map_index = _instance(recording, attempt)[1:]
+    place = task_id if map_index < 0 else f"{task_id}[{map_index}]"
+    seen: Counter[tuple[str, str]] = Counter(
+        (recording.effects[index].kind, recording.effects[index].target) for index in mine if index < end
+    )
+    points = []
+    for index in (end, *late[:-1]) if late else ():
+        effect = recording.effects[index]
+        seen[effect.kind, effect.target] += 1
+        name = f"{place}@{effect.kind}:{effect.target}#{seen[effect.kind, effect.target]}"
+        points.append(CrashPoint(name=name, attempt=attempt, effect=index, has_ended=True))
+    return tuple(points)
 
 
 def _folds(recording: Recording, points: Iterable[CrashPoint]) -> Iterable[tuple[CrashPoint, Fold]]:

@@ -57,13 +57,15 @@ def crash_trials(
         attempt = recording.outcome.attempts[index]
         exploration = explore(recording, index, profile)
         lost = exploration.after_power_loss
-        distinct += exploration.distinct + len(lost)
-        explored += len(exploration.states) + len(lost)
+        distinct += exploration.distinct + len(exploration.after_success) + len(lost)
+        explored += len(exploration.states) + len(exploration.after_success) + len(lost)
         kinds = after_crash(
             dag, task_id, attempt.map_index, may_retry=attempt.may_retry, profile=profile, chosen=chosen
         )
         for state in exploration.states:
             trials += [_crash_trial(dag, attempt, state, recovery) for recovery in kinds]
+        for state in exploration.after_success if not chosen or RecoveryKind.GO_ON in chosen else ():
+            trials.append(_crash_trial(dag, attempt, state, RecoveryKind.GO_ON))
         trials += _power_trials(dag, attempt, lost, kinds, chosen)
     return CrashTrials(trials=tuple(trials), distinct=distinct, explored=explored)
 

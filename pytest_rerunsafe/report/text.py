@@ -97,9 +97,10 @@ def _events(finding: Finding, source_line: str | None, room: int) -> list[str]:
         return _events_without_crash(finding, source_line, room)
     death = f"{_death(finding.crash_kind or CrashKind.KILL)} in {_task(finding)}, at"
     is_torn = finding.crash_point.endswith("+torn")
+    if finding.recovery is RecoveryKind.GO_ON:
+        how = _death(finding.crash_kind or CrashKind.KILL)
+        death = f"{how} after {_task(finding)} was recorded as success. Written at"
     if finding.crash_kind is CrashKind.POWER:
-        if finding.recovery is RecoveryKind.GO_ON:
-            death = f"The power failed after {_task(finding)} was recorded as success. Written at"
         return [
             *_at(death, finding, source_line, room),
             *_labelled("Last change made", finding.last_effect, room),
