@@ -203,7 +203,7 @@ def test_times_and_ids_are_masked_cell_by_cell(made: Maker) -> None:
     ]
     volatility = find_volatile(*runs)
     assert volatility.problems == ()
-    assert volatility.notes() == (f"masked: {NAME}: 2 places (`orders.at`: time, `orders.key`: id)",)
+    assert volatility.places() == (f"{NAME[5:]}: time in `orders.at`, id in `orders.key`",)
     masked = [volatility.mask(NAME, run[NAME].content) for run in runs]
     assert all(is_same(NAME, masked[0], other) for other in masked[1:])
 
