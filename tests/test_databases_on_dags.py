@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import importlib.metadata
 import itertools
 import textwrap
 from collections.abc import Callable
@@ -25,6 +26,16 @@ with sqlite3.connect("/data/shop.db") as database:
         INSERT INTO staging VALUES (1, 'a'), (2, 'b'), (3, 'c');
     ''')
 """
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
 Check = Callable[[str], Verdicts]
 
 
@@ -197,6 +208,39 @@ def test_sqlalchemy_works_on_it(check: Check) -> None:
     unsafe = check(SQLALCHEMY.replace("DELETE", "pass"))
     assert unsafe.rules == {"duplicate-output"}
     safe = check(SQLALCHEMY.replace("DELETE", "session.execute(delete(Order))"))
+    assert safe.worst is Verdict.SAFE, safe.findings
+
+
+HOOK = """
+from airflow.providers.common.sql.operators.sql import SQLExecuteQueryOperator
+from airflow.providers.sqlite.hooks.sqlite import SqliteHook
+from airflow.sdk import DAG, task
+
+with DAG("orders"):
+    replace = SQLExecuteQueryOperator(
+        task_id="replace",
+        conn_id="shop",
+        sql=["DELETE FROM keyed", "INSERT INTO keyed VALUES (1, 'a'), (2, 'b')"],
+    )
+    @task
+    def load():
+        hook = SqliteHook(sqlite_conn_id="shop")
+        DELETE
+        hook.insert_rows("orders", [("a", 1), ("b", 2)], target_fields=["name", "cents"])
+        assert hook.get_records("SELECT id FROM keyed ORDER BY id") == [(1,), (2,)]
+    replace >> load()
+"""
+CONNECTION = "world.set_connection('shop', 'sqlite:///data/shop.db')\n"
+
+
+@pytest.mark.skipif(
+    not _is_installed("apache-airflow-providers-sqlite"), reason="needs Airflow's SQLite hook"
+)
+def test_the_hook_of_airflow_works_on_it(dags: Project) -> None:
+    unsafe = dags.check("database_hook_unsafe", HOOK.replace("DELETE\n", "pass\n"), INPUTS + CONNECTION)
+    assert unsafe.rules == {"duplicate-output"}
+    delete = "hook.run('DELETE FROM orders')"
+    safe = dags.check("database_hook_safe", HOOK.replace("DELETE\n", f"{delete}\n"), INPUTS + CONNECTION)
     assert safe.worst is Verdict.SAFE, safe.findings
 
 

@@ -89,9 +89,9 @@ def test_a_dump_holds_schema_and_rows(
         "INSERT INTO w VALUES ('ü', 1.5), ('é', x'00ff')",
     )
     assert content[18:20] == b"\2\2"
-    dumped.cache_clear()
+    databases_dump._dumped.cache_clear()
     assert dumped(content).decode() == DUMP
-    dumped.cache_clear()
+    databases_dump._dumped.cache_clear()
 
 
 def test_what_is_no_database_stays_as_it_is(made: Maker) -> None:

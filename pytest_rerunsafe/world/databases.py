@@ -32,9 +32,14 @@ _FLAGS = {"ro": os.O_RDONLY, "rw": os.O_RDWR, "rwc": os.O_RDWR | os.O_CREAT}
 class Copy:
     """The real file that stands for a file of the world while it is open as a database."""
 
-    def __init__(self, inode: FakeFile, path: str, *, is_read_only: bool) -> None:
+    def __init__(self, inode: FakeFile, place: str, path: str, *, is_read_only: bool) -> None:
         self.inode = inode
+        self.place = place
+        """Where the file stood in the world when it was opened."""
         self.path = path
+        """Where SQLite has opened the copy."""
+        self.file = path
+        """Where the copy is: elsewhere, once the file has left its place, for SQLite looks and writes no more then."""
         self.is_read_only = is_read_only
         self.known = b""
         """What is committed in the one and stands in the other."""
@@ -55,7 +60,7 @@ class Databases:
         self._calls = calls
         self._scratch = scratch
         self._lifted = lifted
-        self._copies: dict[int, Copy] = {}
+        self._copies: dict[tuple[int, str], Copy] = {}
         self._made = 0
         self._folder: tuple[int, str] | None = None
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
@@ -76,13 +81,15 @@ class Databases:
         inode, can_write = self._inode(path, mode)
         self._calls.tree.saw(inode, Aspect.ALL)
         self._calls.ledger.read(inode, frozen_content(inode))
-        copy = self._copies.get(id(inode))
-        if copy is None or (not self._is_open(copy) and copy.known != frozen_content(inode)):
-            copy = self._copies[id(inode)] = self._copied(inode)
+        place = self._calls.tree.find(path).path
+        copy = self._copies.get((id(inode), place))
+        is_other = copy is not None and not self._is_open(copy) and copy.known != frozen_content(inode)
+        if copy is None or copy.file != copy.path or is_other:
+            copy = self._copies[id(inode), place] = self._copied(inode, place)
         self.refresh((copy,))
         if can_write:
             return copy
-        reader = Copy(inode, copy.path, is_read_only=True)
+        reader = Copy(inode, place, copy.path, is_read_only=True)
         reader.known = copy.known
         return reader
 
@@ -103,11 +110,11 @@ class Databases:
             raise IsADirectoryError(path)
         return inode
 
-    def _copied(self, inode: FakeFile) -> Copy:
+    def _copied(self, inode: FakeFile, place: str) -> Copy:
         with self.real():
             folder = self._own_folder()
             self._made += 1
-            copy = Copy(inode, f"{folder}/{self._made}.db", is_read_only=False)
+            copy = Copy(inode, place, f"{folder}/{self._made}.db", is_read_only=False)
             copy.known = frozen_content(inode)
             _write(copy.path, copy.known)
         return copy
@@ -136,11 +143,19 @@ class Databases:
     def refresh(self, copies: Sequence[Copy]) -> None:
         """Let what has been done to files past SQLite show in it."""
         for copy in copies:
+            if copy.file == copy.path and self._calls.tree.standing(copy.place) is not copy.inode:
+                self._move(copy)
             content = frozen_content(copy.inode)
             if content is not copy.known and content != copy.known:
                 with self.real():
-                    _write(copy.path, content)
+                    _write(copy.file, content)
                 copy.known = content
+
+    def _move(self, copy: Copy) -> None:
+        moved = f"{copy.path}.moved"
+        with self.real(), suppress(FileNotFoundError):  # for who only reads it, it is the same file
+            os.rename(copy.path, moved)
+        copy.file = moved
 
     def publish(self, connection: Any) -> None:
         """Make what a connection has committed since the last time one effect."""
@@ -165,7 +180,7 @@ class Databases:
         except BaseException:
             for copy, _ in changed:
                 with self.real():
-                    _write(copy.path, copy.known)
+                    _write(copy.file, copy.known)
             raise
         if changed:
             self._calls.ledger.commit([(copy.inode, content) for copy, content in changed])
@@ -195,7 +210,7 @@ class Databases:
             return None
         finally:
             pages.close()
-        return with_log(_read(copy.path), _read(f"{copy.path}-wal"))
+        return with_log(_read(copy.file), _read(f"{copy.path}-wal"))
 
     def failed(self, copies: Sequence[Copy], error: sqlite3.Error, timeout_s: float) -> None:
         """A statement has raised: who waited for a lock has waited in vain, for its holder waits for him to go on."""

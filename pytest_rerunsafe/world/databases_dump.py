@@ -27,15 +27,17 @@ _AUTOINCREMENT = re.compile(r"\bAUTOINCREMENT\b", re.I)
 _CACHED = 64
 
 
-@lru_cache(maxsize=_CACHED)
 def dumped(content: bytes) -> bytes:
     """Schema and rows as JSON lines if the content is a database that can be read; else the content.
 
     `{"(schema)": {NAME: SQL}}` for each table, index, view and trigger; `{"(rowid)": {TABLE: COLUMN}}` or
     `{"(autoincrement)": {TABLE: COLUMN}}` where SQLite may have made the keys; `{TABLE: {COLUMN: VALUE}}` for each row.
     """
-    if not content.startswith(_HEADER) or not _is_whole(content):
-        return content
+    return _dumped(content) if content.startswith(_HEADER) and _is_whole(content) else content
+
+
+@lru_cache(maxsize=_CACHED)
+def _dumped(content: bytes) -> bytes:
     try:
         with _opened(content) as connection:
             connection.text_factory = _text

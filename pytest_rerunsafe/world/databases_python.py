@@ -63,7 +63,10 @@ class Module:
             options = dict(parse_qsl(query, keep_blank_values=True))
             text = unquote(text)
             if text.startswith("//"):
-                text = "/" + text[2:].partition("/")[2]
+                authority, _, text = text[2:].partition("/")
+                if authority not in ("", "localhost"):
+                    raise sqlite3.OperationalError(f"invalid uri authority: {authority}")
+                text = f"/{text}"
         is_in_memory = (
             text in ("", _MEMORY) or options.get("mode") == "memory" or options.get("vfs") == "memdb"
         )
