@@ -15,6 +15,7 @@ from .explore.jobs import ActJob, FindJob, Job, LoadJob, RecordJob
 from .explore.messages import Answer, Done
 from .explore.pool import Pool
 from .explore.related import related
+from .explore.sources import mentions_sets
 from .explore.zygote import Zygote, ZygoteError
 from .model import (
     Acted,
@@ -80,9 +81,19 @@ class Checker:
         answer = self._run(file, self._load_jobs(file))[0]
         match answer:
             case Done(LoadedFile() as loaded):
+                self._get_ready_for(loaded)
                 return replace(loaded, error=load_error(loaded.error))
             case _:
                 return LoadedFile(file=file, dags=(), error=reason_of(answer))
+
+    def _get_ready_for(self, loaded: LoadedFile) -> None:
+        """Let the other interpreters begin to import Airflow if the file's DAGs may need them: that takes seconds."""
+        try:
+            source = Path(loaded.file).read_text(encoding="utf-8", errors="replace") if loaded.dags else ""
+        except OSError:
+            return
+        if mentions_sets(source):
+            self._begin_others()
 
     def _load_jobs(self, file: str) -> list[Job]:
         return [LoadJob(file=file, folder=self._folder(file))]
@@ -217,10 +228,13 @@ class Checker:
         return self._pool.run(file, jobs, self._following, left)
 
     def _other(self, hash_seed: int) -> Zygote:
-        """The interpreter with that hash seed; all of them begin to get ready when the first is asked for."""
+        """The interpreter with that hash seed."""
+        self._begin_others()
+        return self._others[hash_seed]
+
+    def _begin_others(self) -> None:
         for seed in () if self._others else HASH_SEEDS:
             self._others[seed] = Zygote.begin(self._rootdir, seed)
-        return self._others[hash_seed]
 
     def _started(self) -> Zygote:
         if self._zygote is None:

@@ -15,8 +15,10 @@ from test_rules_on_dags import in_dag
 from pytest_rerunsafe.clean import CleanRuns, judge_clean_runs
 from pytest_rerunsafe.compare.findings import Counting
 from pytest_rerunsafe.explore.messages import Done
-from pytest_rerunsafe.explore.sources import depends_on_hashes
+from pytest_rerunsafe.explore.sources import depends_on_hashes, mentions_sets
+from pytest_rerunsafe.explore.zygote import Zygote
 from pytest_rerunsafe.model import DagInfo, Recording, Rule, Verdict
+from pytest_rerunsafe.study import HASH_SEEDS
 
 
 def function(body: str) -> CodeType:
@@ -61,6 +63,37 @@ def test_code_that_makes_sets_or_asks_for_hashes(body: str) -> None:
 )
 def test_code_that_does_not(body: str) -> None:
     assert not depends_on_hashes(function(body))
+
+
+@pytest.mark.parametrize(
+    ("source", "does"),
+    [
+        ("x = {1, 2}", True),
+        ("x = {y for y in z}", True),
+        ("def f(): return set()", True),
+        ("x = hash('a')", True),
+        ("x = {}", False),
+        ("x = {1: 2}", False),
+        ("x = f'{y}'", False),
+        ("x.set()", False),
+        ("x = {", False),
+        ("\0", False),
+    ],
+)
+def test_text_that_mentions_sets(source: str, does: bool) -> None:
+    assert mentions_sets(source) is does
+
+
+@pytest.mark.parametrize(("line", "seeds"), [("{1}", [*HASH_SEEDS]), ("{}", [])])
+def test_other_interpreters_begin_when_a_file_is_loaded_that_mentions_sets(
+    dags: Project, monkeypatch: pytest.MonkeyPatch, line: str, seeds: list[int]
+) -> None:
+    begun: list[int] = []
+    monkeypatch.setattr(dags.checker, "_others", {})
+    monkeypatch.setattr(Zygote, "begin", lambda rootdir, seed: begun.append(seed))
+    body = "@task\ndef t():\n    return 1\nt()\n"
+    dags.load(f"mentions_{len(seeds)}", f"{in_dag(body)}\nX = {line}\n")
+    assert begun == seeds
 
 
 TASKS = """

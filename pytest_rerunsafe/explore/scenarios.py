@@ -57,15 +57,15 @@ def crash_trials(
         attempt = recording.outcome.attempts[index]
         exploration = explore(recording, index, profile)
         lost = exploration.after_power_loss
-        distinct += exploration.distinct + len(exploration.after_success) + len(lost)
-        explored += len(exploration.states) + len(exploration.after_success) + len(lost)
+        ended = exploration.after_success if not chosen or RecoveryKind.GO_ON in chosen else ()
+        distinct += exploration.distinct + len(ended) + len(lost)
+        explored += len(exploration.states) + len(ended) + len(lost)
         kinds = after_crash(
             dag, task_id, attempt.map_index, may_retry=attempt.may_retry, profile=profile, chosen=chosen
         )
         for state in exploration.states:
             trials += [_crash_trial(dag, attempt, state, recovery) for recovery in kinds]
-        for state in exploration.after_success if not chosen or RecoveryKind.GO_ON in chosen else ():
-            trials.append(_crash_trial(dag, attempt, state, RecoveryKind.GO_ON))
+        trials += [_crash_trial(dag, attempt, state, RecoveryKind.GO_ON) for state in ended]
         trials += _power_trials(dag, attempt, lost, kinds, chosen)
     return CrashTrials(trials=tuple(trials), distinct=distinct, explored=explored)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dis
 import os
 import re
@@ -60,6 +61,19 @@ def depends_on_hashes(code: CodeType) -> bool:
             return True
         before = found
     return False
+
+
+def mentions_sets(source: str) -> bool:
+    """Whether code makes sets or asks for hashes, as far as its text tells."""
+    try:
+        nodes = ast.walk(ast.parse(source))
+        return any(
+            isinstance(node, (ast.Set, ast.SetComp))
+            or (isinstance(node, ast.Name) and node.id in ("set", "frozenset", "hash"))
+            for node in nodes
+        )
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False  # what does not parse does not run either
 
 
 class Sources:
