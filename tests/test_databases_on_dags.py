@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import glob
 import importlib.metadata
 import itertools
+import os
 import textwrap
 from collections.abc import Callable
 
@@ -90,6 +90,16 @@ UNSAFE = {
         (CONNECT, COUNT, "for number in range(0 if done else 3):", ONE, "    database.commit()"),
         "partial-output-accepted",
         "table `orders`: row 3 missing",
+    ),
+    "takes an empty file for the database": (
+        (
+            "is_new = not os.path.exists('/data/new.db')",
+            "database = sqlite3.connect('/data/new.db')",
+            "if is_new: database.execute('CREATE TABLE t (a)')",
+            "with database: database.execute('INSERT OR REPLACE INTO t (rowid, a) VALUES (1, 1)')",
+        ),
+        "damaged-checkpoint",
+        "no such table: t",
     ),
     "creates a table": (
         (CONNECT, "database.execute('CREATE TABLE report (day TEXT)')"),
@@ -296,8 +306,13 @@ def test_what_cannot_be_followed_is_told(check: Check, name: str) -> None:
     assert what in (verdicts["clean"].reason or "")
 
 
-def test_nothing_is_left_on_the_machine(check: Check) -> None:
-    leaving = "threading.Thread(target=threading.Event().wait, daemon=True).start()"
-    check(dag(CONNECT, INSERT, leaving))
-    check(dag("kept = []", CONNECT, "os.kill(os.getpid(), 11)"))
-    assert not glob.glob(f"/dev/shm/{scratch._PREFIX}*/*/*.db")
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="looks for the folder there")
+def test_nothing_is_left_of_a_worker_that_died(dags: Project, check: Check) -> None:
+    segfault = "import faulthandler; faulthandler._sigsegv()"
+    verdicts = check(dag(CONNECT, "database.execute('BEGIN IMMEDIATE')", INSERT, segfault))
+    assert "SIGSEGV" in (verdicts["clean"].reason or "")
+    assert dags.checker._zygote is not None
+    files = f"/proc/{dags.checker._zygote._pid}/fd"
+    targets = [os.readlink(f"{files}/{fd}") for fd in os.listdir(files)]
+    (folder,) = {target for target in targets if scratch._PREFIX in target}
+    assert [name for _, _, names in os.walk(folder) for name in names] == []

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 
 from pytest_rerunsafe.compare.differences import diff_outputs
+from pytest_rerunsafe.compare.findings import outputs_of_effect
 from pytest_rerunsafe.compare.formats import is_same
 from pytest_rerunsafe.compare.rules import Evidence, classify
 from pytest_rerunsafe.compare.volatile import Volatility, find_volatile
-from pytest_rerunsafe.model import Difference, Output, Rule
+from pytest_rerunsafe.model import Difference, Effect, Output, Rule, Splice
 from pytest_rerunsafe.world import databases_dump
 from pytest_rerunsafe.world.databases_dump import dumped
 
@@ -206,6 +207,11 @@ def test_times_and_ids_are_masked_cell_by_cell(made: Maker) -> None:
     assert volatility.places() == (f"{NAME[5:]}: time in `orders.at`, id in `orders.key`",)
     masked = [volatility.mask(NAME, run[NAME].content) for run in runs]
     assert all(is_same(NAME, masked[0], other) for other in masked[1:])
+
+
+def test_a_commit_changes_a_file_once_however_many_pages_it_changes() -> None:
+    changes = tuple((path, Splice(offset=0, removed=1, data=b"x")) for path in ("/data/x.db", "/y", "/y"))
+    assert outputs_of_effect(Effect(kind="commit", target="/y", files=changes)) == (NAME, "file:/y")
 
 
 # --- rules ------------------------------------------------------------------------------------

@@ -249,7 +249,7 @@ class Judge:
             return ()
         effects = self._recording.effects[: state.point.effect + 1]
         mine = [effect for effect in effects if effect.attempt == state.point.attempt]
-        return tuple(f"file:{path}" for effect in mine for path, _ in effect.files)
+        return tuple(name for effect in mine for name in outputs_of_effect(effect) if effect.files)
 
     def _swallowed_errors(self, attempts: Sequence[Attempt]) -> bool:
         usual = {op for attempt in self._recording.outcome.attempts for op in attempt.failed_operations}
@@ -334,10 +334,10 @@ def _instance(attempt: Attempt) -> tuple[str, str, int]:
 
 
 def outputs_of_effect(effect: Effect) -> tuple[str, ...]:
-    """The names of the outputs that an effect changed."""
+    """The names of the outputs that an effect changed, each once."""
     if effect.kind == "trigger":
         return (f"runs:{effect.target}",)
-    return tuple(f"file:{path}" for path, _ in effect.files)
+    return tuple(dict.fromkeys(f"file:{path}" for path, _ in effect.files))
 
 
 def _failing(outcome: Outcome) -> frozenset[str]:
