@@ -340,6 +340,7 @@ def test_who_waits_for_a_lock_waits_by_the_clock(world: World, monkeypatch: pyte
         second.execute("INSERT INTO t VALUES (2)")
     assert second.execute("PRAGMA busy_timeout").fetchone() == (1500,)
     assert waits == [7, 1.5]
+    assert RealCursor(second).execute("PRAGMA busy_timeout").fetchone() == (0,)
     assert world.failures == [("execute", PATH)] * 2
     first.commit()
     with second:
