@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from datetime import datetime, timezone
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,11 +24,11 @@ from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess
 from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance, finalize, run
 from airflow.utils.state import TaskInstanceState
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from .answers import Answers
 from .metadata import session
-from .scheduling import QueuedTask
+from .queries import QueuedTask
 
 
 class Attempt:
@@ -85,11 +86,9 @@ class Attempt:
 
     def _fields(self) -> dict[str, Any]:
         """What the scheduler hands a worker of a task instance."""
-        known = [name for name in client_models.TaskInstance.model_fields if hasattr(TaskInstance, name)]
-        columns = [getattr(TaskInstance, name) for name in known]
         with session() as opened:
-            row = opened.execute(select(*columns).where(TaskInstance.id == self.queued.id)).one()
-            return {name: value for name, value in zip(known, row, strict=True) if value is not None}
+            row = opened.execute(_worker_fields(), {"wanted": self.queued.id}).mappings().one()
+            return {name: value for name, value in row.items() if value is not None}
 
     def end(self, exit_code: int, on_death: Callable[[], str]) -> str:
         """The state of the task instance once the process has gone, by the supervisor's own rule.
@@ -109,6 +108,14 @@ class Attempt:
             self.answers.report_terminal(state, datetime.now(tz=timezone.utc))
             return state
         return on_death()
+
+
+@cache
+def _worker_fields() -> Any:
+    """Selects those fields of a task instance that a worker is told of."""
+    known = [name for name in client_models.TaskInstance.model_fields if hasattr(TaskInstance, name)]
+    columns = [getattr(TaskInstance, name) for name in known]
+    return select(*columns).where(TaskInstance.id == bindparam("wanted"))
 
 
 def run_callbacks(bag: Any, requests: Sequence[Any], log: TaskLog) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import Any
 
-from airflow.models.taskinstance import TaskInstance, clear_task_instances
+from airflow.models.taskinstance import clear_task_instances
 from airflow.timetables.base import DataInterval
 from airflow.utils.state import DagRunState, TaskInstanceState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
-from sqlalchemy import select
 
 from ..model import Clear, RunKey, TaskKey
-from . import loading
+from . import loading, queries
 from .answers import Ask
 from .metadata import session
+from .queries import Select
 from .versions import ParamValidationError
 
 
@@ -61,10 +61,11 @@ def logical_dates(dag: Any, first: datetime, count: int) -> tuple[datetime, ...]
 class Run:
     """A DagRun as it stands in the metadata database."""
 
-    def __init__(self, key: RunKey, dag: Any, ask: Ask) -> None:
+    def __init__(self, key: RunKey, dag: Any, ask: Ask, select: Select) -> None:
         self.key = key
         self.dag = dag
         self._ask = ask
+        self._select = select
 
     def _question(self, text: str) -> str:
         return f"{text} of {self.key}"
@@ -116,19 +117,7 @@ class Run:
 
     def task_states(self) -> dict[str, str]:
         """By task id, `task_id[map_index]` for mapped ones, sorted."""
-        return dict(self._ask(self._question("states"), self._task_states))
-
-    def _task_states(self) -> dict[str, str]:
-        with session() as opened:
-            found = opened.execute(
-                select(TaskInstance.task_id, TaskInstance.map_index, TaskInstance.state)
-                .where(TaskInstance.dag_id == self.key[0], TaskInstance.run_id == self.key[1])
-                .order_by(TaskInstance.task_id, TaskInstance.map_index)
-            ).all()
-        return {
-            task_id if map_index < 0 else f"{task_id}[{map_index}]": word(state)
-            for task_id, map_index, state in found
-        }
+        return queries.task_states(self._select, self.key)
 
 
 def now() -> datetime:

@@ -10,36 +10,23 @@ from typing import Any
 
 from airflow.executors.base_executor import BaseExecutor
 from airflow.jobs.job import Job
-from airflow.models import asset as asset_models
-from airflow.models.asset import AssetDagRunQueue
 from airflow.models.dag import DagModel
 from airflow.models.dagrun import DagRun
 from airflow.models.pool import Pool
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskreschedule import TaskReschedule
-from airflow.ti_deps.dependencies_states import EXECUTION_STATES
 from airflow.utils.sqlalchemy import prohibit_commit
 from airflow.utils.state import DagRunState, TaskInstanceState
 from sqlalchemy import select, update
 
 from ..model import RunKey
-from . import loading, runs
+from . import loading, queries, runs
 from .answers import Ask, on_server
 from .assets import register_events
 from .metadata import session
+from .queries import QueuedTask, Select
 from .runs import now, word
 from .versions import scheduler_runner
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueuedTask:
-    """A task instance that a worker may start."""
-
-    id: Any
-    run: RunKey
-    task_id: str
-    map_index: int
-    try_number: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,8 +75,9 @@ class NoSuchRun(Exception):
 class Scheduler:
     """Airflow's scheduler, and the DAGs that it knows; as long as the stored DAGs stay the same."""
 
-    def __init__(self, ask: Ask) -> None:
+    def __init__(self, ask: Ask, select: Select) -> None:
         self._ask = ask
+        self._select = select
         self._executor = _Executor()
         self._runner = scheduler_runner(Job(), self._executor)
         self._at_once = min(
@@ -115,12 +103,12 @@ class Scheduler:
         """
         self._executor.callbacks.clear()
         with session() as opened, prohibit_commit(opened) as guard:
-            if _waits_for_assets(opened):
+            if queries.waits_for_assets(self._select):
                 self._make_asset_runs(guard, opened)
-            if _any(opened, TaskInstance.id, TaskInstance.trigger_timeout < now()):
+            if queries.has_trigger_timeouts(self._select):
                 self._runner.check_trigger_timeouts(session=opened)
                 guard.commit()
-            if _any(opened, DagRun.id, DagRun.state == DagRunState.QUEUED):
+            if queries.has_queued_runs(self._select):
                 self._runner._start_queued_dagruns(opened)
                 guard.commit()
             for run in list(DagRun.get_running_dag_runs_to_examine(session=opened)):
@@ -132,7 +120,9 @@ class Scheduler:
                 self._runner._critical_section_enqueue_task_instances(opened)
             guard.commit()
             return Turn(
-                queued=_queued(opened), callbacks=tuple(self._executor.callbacks), states=_run_states(opened)
+                queued=queries.queued(self._select),
+                callbacks=tuple(self._executor.callbacks),
+                states=queries.run_states(self._select),
             )
 
     def _queue_without_limits(self, opened: Any) -> bool:
@@ -140,32 +130,14 @@ class Scheduler:
 
         What `_executable_task_instances_to_queued` weighs for each task takes it several milliseconds.
         """
-        alive = opened.execute(
-            select(
-                TaskInstance.id,
-                TaskInstance.state,
-                TaskInstance.pool,
-                TaskInstance.pool_slots,
-                TaskInstance.executor,
-                DagModel,
-            )
-            .join(TaskInstance.dag_run)
-            .join(TaskInstance.dag_model)
-            .where(
-                TaskInstance.state.in_([TaskInstanceState.SCHEDULED, *EXECUTION_STATES]),
-                DagRun.state == DagRunState.RUNNING,
-            )
-        ).all()
-        waiting = [row.id for row in alive if row.state == TaskInstanceState.SCHEDULED]
+        alive = queries.alive(self._select)
+        waiting = [each.id for each in alive if each.is_scheduled]
         if not waiting:
             return True
-        slots = opened.scalars(select(Pool.slots).where(Pool.pool == Pool.DEFAULT_POOL_NAME)).one()
-        limits = {row.DagModel.max_active_tasks for row in alive} | {slots % 2**31}  # -1 is no limit
-        is_plain = all(
-            (row.pool, row.pool_slots, row.executor) == (Pool.DEFAULT_POOL_NAME, 1, None)
-            and not row.DagModel.has_task_concurrency_limits
-            for row in alive
-        )
+        slots = queries.slots_of(self._select, Pool.DEFAULT_POOL_NAME)
+        limits = {each.most_of_dag for each in alive} | {slots % 2**31}  # -1 is no limit
+        plain = (Pool.DEFAULT_POOL_NAME, 1, None)
+        is_plain = all(each.place == plain and not each.has_limits for each in alive)
         if not is_plain or len(alive) > min(*limits, self._at_once):
             return False
         opened.execute(
@@ -306,57 +278,6 @@ def _tells_of_failure(task: Any) -> bool:
     return bool(has_callback or (task.email and (task.email_on_failure or task.email_on_retry)))
 
 
-def _waits_for_assets(opened: Any) -> bool:
-    """Whether there are events that no run has come of yet."""
-    partitions = getattr(asset_models, "AssetPartitionDagRun", None)  # 3.1 has none
-    return _any(opened, AssetDagRunQueue.target_dag_id) or (
-        partitions is not None and _any(opened, partitions.id, partitions.created_dag_run_id.is_(None))
-    )
-
-
 def dag_of(callback: Any) -> str:
     """The DAG whose callback a request is for."""
     return str(getattr(callback, "dag_id", None) or callback.ti.dag_id)
-
-
-def _any(opened: Any, column: Any, *conditions: Any) -> bool:
-    return opened.execute(select(column).where(*conditions).limit(1)).first() is not None
-
-
-def _queued(opened: Any) -> tuple[QueuedTask, ...]:
-    """What is queued in the order of `_executable_task_instances_to_queued`, ties by id."""
-    waiting = opened.execute(
-        select(
-            TaskInstance.id,
-            TaskInstance.dag_id,
-            TaskInstance.run_id,
-            TaskInstance.task_id,
-            TaskInstance.map_index,
-            TaskInstance.try_number,
-        )
-        .join(TaskInstance.dag_run)
-        .where(TaskInstance.state == TaskInstanceState.QUEUED)
-        .order_by(
-            -TaskInstance.priority_weight,
-            DagRun.logical_date,
-            TaskInstance.dag_id,
-            TaskInstance.run_id,
-            TaskInstance.task_id,
-            TaskInstance.map_index,
-        )
-    ).all()
-    return tuple(
-        QueuedTask(
-            id=row.id,
-            run=(row.dag_id, row.run_id),
-            task_id=row.task_id,
-            map_index=row.map_index,
-            try_number=row.try_number,
-        )
-        for row in waiting
-    )
-
-
-def _run_states(opened: Any) -> Mapping[RunKey, str]:
-    found = opened.execute(select(DagRun.dag_id, DagRun.run_id, DagRun.state).order_by(DagRun.id)).all()
-    return {(dag_id, run_id): word(state) for dag_id, run_id, state in found}

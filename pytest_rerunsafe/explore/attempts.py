@@ -12,7 +12,8 @@ from typing import Any
 
 from ..airflow import attempts, sensors
 from ..airflow.answers import Answers
-from ..airflow.scheduling import NoSuchRun, QueuedTask
+from ..airflow.queries import QueuedTask
+from ..airflow.scheduling import NoSuchRun
 from ..model import Attempt, WorldState
 from ..world.guard import ProcessExited
 from ..world.process import capture_output

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
-from ..airflow.scheduling import QueuedTask, Turn
+from ..airflow.queries import QueuedTask
+from ..airflow.scheduling import Turn
 from ..model import RunKey
 from .obstacles import does_not_end, endless, waits_in_vain
 from .processes import JobProcesses

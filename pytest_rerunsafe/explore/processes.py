@@ -7,7 +7,8 @@ from datetime import datetime
 from itertools import groupby
 from typing import Any
 
-from ..airflow.scheduling import QueuedTask, dag_of
+from ..airflow.queries import QueuedTask
+from ..airflow.scheduling import dag_of
 from ..model import RunKey
 from .attempts import Attempts
 from .dag_processor import DagProcessor, Prepare

@@ -18,8 +18,9 @@ from typing import Any, NoReturn
 from ..airflow import inputs
 from ..airflow.answers import Answers
 from ..airflow.metadata import MetadataStore
+from ..airflow.queries import QueuedTask
 from ..airflow.runs import Run
-from ..airflow.scheduling import QueuedTask, Scheduler
+from ..airflow.scheduling import Scheduler
 from ..model import Attempt, Obstacle, Outcome, Row, RowKey, RunKey, WorldState
 from ..world.clock import Clock
 from ..world.entropy import Entropy
@@ -201,12 +202,12 @@ class Sandbox:
         stored = self.metadata.table("serialized_dag")
         if self._scheduler is None or self._scheduler[0] != stored:
             with self.aside():
-                self._scheduler = stored, Scheduler(self.ask)
+                self._scheduler = stored, Scheduler(self.ask, self.metadata.select)
         return self._scheduler[1]
 
     def run(self, key: RunKey) -> Run:
         """A DagRun in the metadata database."""
-        return Run(key, self.scheduler.dag(key[0]), self.ask)
+        return Run(key, self.scheduler.dag(key[0]), self.ask, self.metadata.select)
 
     def ask(self, question: str, function: Callable[[], Any]) -> Any:
         """What a function of Airflow's returns in the present state; `question` must tell it from others."""
