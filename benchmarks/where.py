@@ -38,7 +38,7 @@ class InProcess:
     def __init__(self, engine: Any, size: int) -> None:
         self._engine = engine
 
-    def run(self, file: str, jobs: Sequence[Any], following: Any = None) -> list[Any]:
+    def run(self, file: str, jobs: Sequence[Any], **_: Any) -> list[Any]:
         """The answers, in the order of the jobs."""
         from pytest_rerunsafe.explore.worker import _answer
 

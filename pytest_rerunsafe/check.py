@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from .budget import Budget, Left
 from .clean import load_error
 from .explore.jobs import ActJob, FindJob, Job, LoadJob, RecordJob
 from .explore.messages import Answer, Done
-from .explore.pool import Pool
+from .explore.pool import NotYet, Pool
 from .explore.related import related
 from .explore.sources import mentions_sets
 from .explore.zygote import Zygote, ZygoteError
@@ -38,6 +39,31 @@ class CheckerError(Exception):
     """Nothing can be checked; the message is for the user."""
 
 
+@dataclass(slots=True)
+class _Ahead:
+    """Something that will be asked for later."""
+
+    file: str
+    do: Callable[[], object]
+    """Does it, or raises `NotYet`; then it is to be called again."""
+    waits: NotYet | None = None
+    is_done: bool = False
+
+    def go_on(self) -> bool:
+        """Do what can be done now; whether somebody still works on it."""
+        if self.is_done or (self.waits is not None and not self.waits.is_over):
+            return not self.is_done
+        try:
+            self.do()
+        except NotYet as waits:
+            self.waits = waits
+            return True
+        except Exception:  # whoever asks for it later is told
+            pass
+        self.is_done = True
+        return False
+
+
 class Checker:
     """Answers what pytest asks about DAG files. Forks when first used."""
 
@@ -60,8 +86,16 @@ class Checker:
         self._pool: Pool | None = None
         self._files: tuple[str, ...] = ()
         """The DAG files that were found last."""
-        self._following: tuple[str, Sequence[Job]] | None = None
-        """What will be run next of another file, as far as that is known."""
+        self._following: tuple[_Ahead, ...] = ()
+        """What will be asked for next, as far as that is known."""
+        self._begun: dict[tuple[str, str], _Ahead] = {}
+        """What was begun of DAGs that nobody has asked for yet."""
+        self._ahead_s: dict[str, float] = {}
+        """What was waited while they were done, by file."""
+        self._is_ahead = False
+        """Whether nobody waits for what is asked now."""
+        self._results: dict[tuple[str, str, str], CheckResult] = {}
+        """Those that nobody has asked for yet."""
         self._studies: dict[tuple[str, str], Study] = {}
         self._projects: dict[str, tuple[LoadedFile, ...]] = {}
 
@@ -77,7 +111,9 @@ class Checker:
     def load(self, file: str) -> LoadedFile:
         """The DAGs of a file, or why it has none. Raises `CheckerError` if Airflow cannot be used."""
         others = self._files[self._files.index(file) + 1 :] if file in self._files else ()
-        self._following = (others[0], self._load_jobs(others[0])) if others else None
+        self._following = tuple(
+            _Ahead(other, partial(self._run, other, self._load_jobs(other))) for other in others[:1]
+        )
         answer = self._run(file, self._load_jobs(file))[0]
         match answer:
             case Done(LoadedFile() as loaded):
@@ -103,17 +139,65 @@ class Checker:
         return checks_of(dag)
 
     def run(
-        self, dag: DagInfo, check: str, expected: Sequence[str] = (), following: DagInfo | None = None
+        self,
+        dag: DagInfo,
+        check: str,
+        expected: Sequence[str] = (),
+        following: Sequence[tuple[DagInfo, Sequence[str]]] = (),
     ) -> CheckResult:
         """The outcome of one check.
 
-        `expected` are checks of the DAG that will be asked for too, `following` is the DAG whose checks will be asked for
-        next: both may be begun.
+        `expected` are checks of the DAG that will be asked for too, `following` are the DAGs whose checks will be asked
+        for next, with these: all may be begun. The time that is waited is shared out by what was done in it, so that the
+        first check of a DAG takes what was done ahead of it too.
         """
         began = time.perf_counter()
-        self._following = (following.file, self._study(following).clean_jobs()) if following else None
-        result = self._study(dag).result(check, expected)
-        return replace(result, duration_s=time.perf_counter() - began)
+        self._begun.pop((dag.file, dag.dag_id), None)
+        self._following = tuple(self._ahead_of(*each) for each in following)
+        result = self._results.pop((dag.file, dag.dag_id, check), None)
+        if result is None:
+            result = self._study(dag).result(check, expected)
+        return replace(result, duration_s=self._share_out(dag.file, time.perf_counter() - began))
+
+    def _share_out(self, file: str, waited_s: float) -> float:
+        """The part of what was waited that a file's checks took, with what they took ahead while others were waited for."""
+        spent_s = {} if self._pool is None else self._pool.take_spent()
+        whole_s = sum(spent_s.values())
+        parts_s = {each: waited_s * part_s / whole_s for each, part_s in spent_s.items() if whole_s}
+        took_s = waited_s - sum(part_s for each, part_s in parts_s.items() if each != file)
+        for each, part_s in parts_s.items():
+            self._ahead_s[each] = self._ahead_s.get(each, 0.0) + (part_s if each != file else 0.0)
+        return took_s + self._ahead_s.pop(file, 0.0)
+
+    def _ahead_of(self, dag: DagInfo, checks: Sequence[str]) -> _Ahead:
+        key = (dag.file, dag.dag_id)
+        if key not in self._begun:
+            self._begun[key] = _Ahead(dag.file, partial(self._check_ahead, dag, checks))
+        return self._begun[key]
+
+    def _check_ahead(self, dag: DagInfo, checks: Sequence[str]) -> None:
+        """Run the checks of a DAG that nobody waits for. Raises `NotYet`."""
+        study = self._study(dag)
+        if self._budget(dag).is_bounded:  # its time begins when somebody waits
+            self._run(dag.file, study.clean_jobs())
+            return
+        for check in checks:
+            key = (dag.file, dag.dag_id, check)
+            if key not in self._results:
+                self._results[key] = study.result(check, checks)
+
+    def _go_ahead(self) -> None:
+        """Go on with what will be asked for next, as far as that goes without waiting, of as many files as can be worked on."""
+        assert self._pool is not None, "somebody waits for its workers"
+        at_work = 1
+        self._is_ahead = True
+        try:
+            for each in self._following:
+                if at_work >= self._pool.size:
+                    break
+                at_work += each.go_on()
+        finally:
+            self._is_ahead = False
 
     def replay(self, scenario_id: str, files: Sequence[str]) -> str:
         """One scenario run again, told in full. Raises `CheckerError` for an id that names none."""
@@ -225,7 +309,15 @@ class Checker:
     def _run(self, file: str, jobs: Sequence[Job], left: Left | None = None) -> list[Answer]:
         if self._pool is None:
             self._pool = Pool(self._started(), _cores(), self._other)
-        return self._pool.run(file, jobs, self._following, left)
+        if self._is_ahead:
+            return self._pool.begin(file, jobs)
+        return self._pool.run(
+            file,
+            jobs,
+            others={"", *(each.file for each in self._following)},
+            left=left,
+            meanwhile=self._go_ahead,
+        )
 
     def _other(self, hash_seed: int) -> Zygote:
         """The interpreter with that hash seed."""

@@ -74,8 +74,18 @@ class Bench:
     def run(self, dag: DagInfo, check: str, expected: Sequence[str] = ()) -> CheckResult:
         """The outcome of one check; others are expected of that DAG, if it is not known of what items there are."""
         key = (dag.file, dag.dag_id)
-        expected, following = expected or self._expected.get(key, ()), self._following.get(key)
-        return self._checker_for(dag.file).run(dag, check, expected, following)
+        expected = expected or self._expected.get(key, ())
+        return self._checker_for(dag.file).run(dag, check, expected, tuple(self._coming(key)))
+
+    def _coming(self, key: tuple[str, str]) -> Iterator[tuple[DagInfo, Sequence[str]]]:
+        """The DAGs whose checks will be asked for after those of one, with these."""
+        passed = {key}
+        while (dag := self._following.get(key)) is not None:
+            key = (dag.file, dag.dag_id)
+            if key in passed:
+                return  # somebody has put the items into another order
+            passed.add(key)
+            yield dag, self._expected[key]
 
     def begin(self, dag: DagInfo, intervals: int) -> Recording:
         """A DagRun that has come to its end, to do things to. Raises CheckerError."""

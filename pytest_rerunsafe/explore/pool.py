@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import selectors
 import signal
-from collections.abc import Callable, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -28,6 +30,7 @@ class _Batch:
     answers: dict[int, Answer] = field(default_factory=dict)
     given: int = 0
     """How many of the jobs a worker has been given."""
+    is_given_up: bool = False
 
     @property
     def is_waiting(self) -> bool:
@@ -36,6 +39,22 @@ class _Batch:
     @property
     def is_done(self) -> bool:
         return len(self.answers) == len(self.jobs)
+
+    def in_order(self) -> list[Answer]:
+        return [self.answers[index] for index in range(len(self.jobs))]
+
+
+class NotYet(Exception):
+    """Answers that are still being worked on."""
+
+    def __init__(self, batch: _Batch) -> None:
+        super().__init__()
+        self._batch = batch
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody works on them any more."""
+        return self._batch.is_done or self._batch.is_given_up
 
 
 @dataclass(slots=True, eq=False)
@@ -46,79 +65,106 @@ class _Worker:
     batch: _Batch | None = None
     """What it works on."""
     job: int = 0
+    since: float = 0.0
+    """When it was given that."""
     exit_code: int | None = None
     hash_seed: int | None = None
     """Of the interpreter that it was forked from; None: the usual one."""
 
 
 class Pool:
-    """Workers for jobs, each for those of one DAG file only: what that does to a process, no other file's jobs see."""
+    """Workers for jobs, each for those of one DAG file only: what that does to a process, no other file's jobs see.
+
+    A file has one worker as long as others wait too: what one worker knows of its DAGs, another would find out again.
+    """
 
     def __init__(self, zygote: Zygote, size: int, other: Callable[[int], Zygote] | None = None) -> None:
         self._zygote = zygote
         self._other = other
         """Gives the interpreter with a hash seed."""
-        self._size = size
+        self.size = size
+        """How many work at a time."""
         self._workers: list[_Worker] = []
         self._killed: list[_Worker] = []
         """Those that nobody has waited for yet."""
-        self._ahead: _Batch | None = None
+        self._batches: list[_Batch] = []
+        """The most urgent first."""
+        self._spent_s: dict[str, float] = {}
         self._selector = selectors.DefaultSelector()
 
     def run(
         self,
         file: str,
         jobs: Sequence[Job],
-        following: tuple[str, Sequence[Job]] | None = None,
+        *,
+        others: Collection[str] = (),
         left: Callable[[], float] | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
     ) -> list[Answer]:
         """The answers, in the order of the jobs.
 
-        Workers that would have nothing to do begin with the `following` jobs: those that are run next of another file.
-        `left` tells how many seconds are left: when none are, what is not done is cut off.
+        What was begun of `others` goes on, of any other file it is given up. `left` tells how many seconds are left:
+        when none are, what is not done is cut off. `meanwhile` is called whenever some worker has said something.
         """
+        self._keep({file, *others})
         batch = self._begun(file, jobs) or _Batch(file, jobs)
-        if following is None:
-            self._ahead = None
-        elif following[1] != jobs:
-            self._ahead = self._begun(*following) or _Batch(*following)
-        self._end_others(batch)
+        self._batches = [batch, *(other for other in self._batches if other is not batch)]
         while not batch.is_done:
             patience_s = SILENCE_S if left is None else min(SILENCE_S, left())
             if patience_s <= 0:
                 self._cut(batch)
                 break
-            self._hand_out(batch)
+            meanwhile()
+            self._hand_out(self.size)
             self._gather(patience_s)
-        self._hand_out(batch)
-        return [batch.answers[index] for index in range(len(jobs))]
+        self._batches.remove(batch)
+        self._hand_out(self.size - 1)  # who has asked will ask again
+        return batch.in_order()
+
+    def begin(self, file: str, jobs: Sequence[Job]) -> list[Answer]:
+        """As `run`, of what will be asked for later: done while somebody waits for other jobs. Raises `NotYet`."""
+        batch = self._begun(file, jobs)
+        if batch is None:
+            batch = _Batch(file, jobs)
+            self._batches.append(batch)
+        if not batch.is_done:
+            raise NotYet(batch)
+        return batch.in_order()
+
+    def take_spent(self) -> dict[str, float]:
+        """The seconds that workers spent on jobs of each file, since this was last asked."""
+        spent_s, self._spent_s = self._spent_s, {}
+        return spent_s
 
     def _begun(self, file: str, jobs: Sequence[Job]) -> _Batch | None:
-        """The batch that was begun ahead, if it is of these jobs."""
-        ahead = self._ahead
-        return ahead if ahead is not None and ahead.file == file and ahead.jobs == jobs else None
+        return next((each for each in self._batches if each.file == file and each.jobs == jobs), None)
 
-    def _end_others(self, batch: _Batch) -> None:
-        """End the workers of files that are done with, and those at work that nobody waits for any more."""
-        wanted = [batch] if self._ahead is None else [batch, self._ahead]
-        files = {each.file for each in wanted}
+    def _keep(self, files: Collection[str]) -> None:
+        """Give up whatever is done for other files."""
+        for batch in self._batches:
+            batch.is_given_up = batch.file not in files
+        self._batches = [batch for batch in self._batches if not batch.is_given_up]
         self._reap_killed()
         for worker in [*self._workers]:
-            if worker.file not in files or worker.batch not in (None, *wanted):
+            if worker.file not in files or worker.batch not in (None, *self._batches):
                 self._end(worker)
 
-    def _hand_out(self, batch: _Batch) -> None:
-        """Give what waits to workers that are free, as many at a time as there may be."""
-        for each in (batch, self._ahead):
-            while each is not None and each.is_waiting and len(self._busy()) < self._size:
-                seed: int | None = getattr(each.jobs[each.given], "hash_seed", None)
-                try:
-                    worker = self._free_worker(each.file, seed)
-                except ZygoteError as error:
-                    each.answers[each.given] = Failed(str(error))
-                    each.given += 1
-                else:
-                    self._give(worker, each)
+    def _hand_out(self, most: int) -> None:
+        """Give what waits to workers that are free, to so many in all: first to those files that have the fewest."""
+        while len(busy := self._busy()) < most:
+            workers = Counter(worker.file for worker in busy)
+            waiting = [batch for batch in self._batches if batch.is_waiting]
+            if not waiting:
+                return
+            batch = min(waiting, key=lambda each: workers[each.file])
+            seed: int | None = getattr(batch.jobs[batch.given], "hash_seed", None)
+            try:
+                worker = self._free_worker(batch.file, seed)
+            except ZygoteError as error:
+                batch.answers[batch.given] = Failed(str(error))
+                batch.given += 1
+            else:
+                self._give(worker, batch)
 
     def _busy(self) -> list[_Worker]:
         return [worker for worker in self._workers if worker.batch is not None]
@@ -136,7 +182,7 @@ class Pool:
         return self._zygote if hash_seed is None or self._other is None else self._other(hash_seed)
 
     def _give(self, worker: _Worker, batch: _Batch) -> None:
-        worker.batch, worker.job = batch, batch.given
+        worker.batch, worker.job, worker.since = batch, batch.given, time.perf_counter()
         batch.given += 1
         with suppress(Closed):  # it has died: that is heard next
             worker.channel.send(batch.jobs[worker.job])
@@ -162,6 +208,8 @@ class Pool:
 
     def _take(self, worker: _Worker, answer: Answer) -> None:
         if worker.batch is not None:
+            took_s = time.perf_counter() - worker.since
+            self._spent_s[worker.file] = self._spent_s.get(worker.file, 0.0) + took_s
             worker.batch.answers[worker.job] = answer
             worker.batch = None
         if isinstance(answer, Lost) or (isinstance(answer, Done) and answer.is_last):
