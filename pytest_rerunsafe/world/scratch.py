@@ -5,11 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 
 _MEMORY = "/dev/shm"
 _PREFIX = "rerunsafe-sqlite-"
+_YOUNG_S = 60.0
+"""A folder is made first and locked then: a young one may not be yet."""
 
 
 class Scratch:
@@ -60,7 +63,9 @@ def _abandoned(parent: str) -> Iterator[str]:
     """Folders whose processes were all killed at once, so that none could clean up."""
     for name in sorted(os.listdir(parent)):
         path = os.path.join(parent, name)
-        if name.startswith(_PREFIX) and os.path.isdir(path) and os.stat(path).st_uid == os.getuid():
-            with suppress(OSError):
-                os.close(_locked(path))
-                yield path
+        if name.startswith(_PREFIX):
+            with suppress(OSError):  # somebody's, or gone meanwhile
+                status = os.stat(path)
+                if status.st_uid == os.getuid() and time.time() - status.st_mtime > _YOUNG_S:
+                    os.close(_locked(path))
+                    yield path
