@@ -31,6 +31,7 @@ from .model import (
 )
 
 DISAGREE = "the clean runs disagree: mend what the check `clean` has found first"
+_DEADLINE = "The callback of the DAG's deadline is not run here: time passes otherwise than in a deployment"
 FAILS = "the clean run does not succeed: see the check `clean`"
 
 
@@ -127,7 +128,7 @@ class _Judgement:
             verdict=Verdict.UNSAFE if findings else Verdict.UNVERIFIABLE if obstacles else Verdict.SAFE,
             reason=obstacle_text(obstacles[0]) if obstacles else None,
             findings=findings,
-            notes=self._order_notes(),
+            notes=(*self._order_notes(), *((_DEADLINE,) if self._dag.has_deadline else ())),
             reference=self._reference,
             outcomes=(self._reference.outcome, self._other_clock.outcome),
             situations=_situations(self._reference, self._other_clock),
@@ -394,7 +395,29 @@ def load_error(error: str) -> str:
         if found := pattern.search(error):
             hint = [*_how_to_give(f"{kind}:{found[1]}"), "", "(`dag` is None while the file does not load.)"]
             return "\n".join([error, "", *hint])
-    return error
+    return "\n".join([error, *_how_to_install(error)])
+
+
+_NO_MODULE = re.compile(r"^ModuleNotFoundError: No module named '([^']+)'", re.MULTILINE)
+_PROVIDER = re.compile(
+    r"airflow\.providers\.([a-z_.]+?)(?:\.(?:operators|sensors|hooks|transfers|triggers|decorators)\b|\W*$)"
+)
+
+
+def _how_to_install(error: str) -> list[str]:
+    """What is to be installed for a module that was not there; nothing if none was missing."""
+    found = _NO_MODULE.search(error)
+    if found is None:
+        return []
+    module = found[1]
+    told = f"The module {module} is not there: the checks import all that your DAGs import. Install it beside pytest"
+    provider = _PROVIDER.search(
+        next((line for line in error.splitlines() if "import" in line and module in line), module)
+    )
+    if not module.startswith("airflow.") or provider is None:
+        return ["", f"{told}."]
+    package = provider[1].replace(".", "-").replace("_", "-")
+    return ["", f"{told}:", "", f"    pip install apache-airflow-providers-{package}"]
 
 
 def _how_to_give(missing: str) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 from .model import (
     Acted,
     Action,
+    Attempt,
     Backfill,
     CheckResult,
     Clear,
@@ -134,10 +135,12 @@ class Run:
     @property
     def attempts(self) -> tuple[str, ...]:
         """The task instances that ran in the last call, in order, each as often as it was tried."""
-        return tuple(
-            attempt.task_id if attempt.map_index < 0 else f"{attempt.task_id}[{attempt.map_index}]"
-            for attempt in self._outcome.attempts
-        )
+        return tuple(_name(attempt) for attempt in self._outcome.attempts)
+
+    @property
+    def errors(self) -> Mapping[str, str]:
+        """The exceptions of task instances in the last call, cut to the project's lines; of several the last."""
+        return {_name(attempt): attempt.error for attempt in self._outcome.attempts if attempt.error}
 
     def clear(
         self,
@@ -211,6 +214,10 @@ class Run:
             raise RerunSafetyError(str(error)) from None
         self._world, self._outcome = acted.world, acted.outcome
         return acted.touched
+
+
+def _name(attempt: Attempt) -> str:
+    return attempt.task_id if attempt.map_index < 0 else f"{attempt.task_id}[{attempt.map_index}]"
 
 
 @pytest.fixture(scope="session")

@@ -220,6 +220,9 @@ class Profile(_Word):
 
 class CrashKind(_Word):
     KILL = "kill"
+    """The worker is lost with all that runs on it, the task's supervisor too."""
+    OOM = "oom"
+    """The task's process alone is killed, as when memory runs out: its supervisor lives on and has its say."""
     POWER = "power"
     """The machine that holds the files loses power: what was not synced is lost or torn."""
 
@@ -236,6 +239,8 @@ class RecoveryKind(_Word):
     CLEAR_BOTH_WAYS = "clear-both-ways"
     CLEAR_INDEX = "clear-index"
     CLEAR_FAILED = "clear-failed"
+    CLEAR_RUNNING = "clear-running"
+    """The task is cleared while it runs, which is what ends it."""
     MARK_SUCCESS = "mark-success"
     # --- of several intervals: what the check `backfill` tries
     CLEAR_RUN_AFTER_NEWER = "clear-run-after-newer"
@@ -319,6 +324,7 @@ class Death:
     run: RunKey
     task_id: str
     map_index: int
+    kind: CrashKind = CrashKind.KILL
     due: tuple[datetime, ...] = ()
     """The logical dates of runs that the scheduler makes meanwhile."""
 
@@ -382,6 +388,8 @@ class TaskInfo:
     operator: str
     downstream: tuple[str, ...]
     retries: int
+    calls_back: bool = False
+    """Whether code of the project is called when it has failed or is to be retried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -402,6 +410,8 @@ class DagInfo:
     """What its runs may set off or wait for: `dag:child`, `asset:...`, `asset-alias:...`; `dag:*` is known at run time only."""
     set_off_by: frozenset[str] = frozenset()
     """The assets and aliases of its schedule, in the same words."""
+    has_deadline: bool = False
+    """Whether code is to be called when a run misses a deadline."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

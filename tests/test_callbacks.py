@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+import pytest
 from dag_projects import Project
 
-from pytest_rerunsafe.model import Verdict
+from pytest_rerunsafe.model import CrashKind, RecoveryKind, Rule, Verdict
 
 NOTES = """
     from datetime import datetime, timedelta
@@ -54,7 +55,7 @@ def test_a_lost_worker_sets_off_the_callbacks_that_its_version_sets_off(dags: Pr
         "callbacks_lost",
         NOTES
         + """
-    @dag(start_date=datetime(2024, 1, 1), schedule=None, on_failure_callback=note("dag"))
+    @dag(start_date=datetime(2024, 1, 1), schedule=None)
     def callbacks_lost():
         @task(retries=1, on_retry_callback=note("retry"))
         def again():
@@ -78,7 +79,27 @@ def test_a_lost_worker_sets_off_the_callbacks_that_its_version_sets_off(dags: Pr
     assert extra["rerun"] == set()
     # 3.1 does not tell the DAG processor whether the task has a try left: it runs no callback of a retry.
     assert extra["crash.again"] == (set() if AIRFLOW < ("3", "2") else {"file:/data/retry"})
-    assert extra["crash.once"] == {"file:/data/failure", "file:/data/dag"}
+    assert extra["crash.once"] == {"file:/data/failure"}
+
+
+def test_the_callback_of_a_failing_run_is_the_schedulers(dags: Project) -> None:
+    verdicts = dags.check(
+        "callbacks_of_dag",
+        NOTES
+        + """
+    @dag(start_date=datetime(2024, 1, 1), schedule=None, on_failure_callback=note("dag"))
+    def callbacks_of_dag():
+        @task
+        def once():
+            pass
+
+        once()
+
+    callbacks_of_dag()
+    """,
+        FOLDER,
+    )
+    assert {d.output for f in verdicts["crash.once"].findings for d in f.differences} == {"file:/data/dag"}
 
 
 def test_a_callback_that_tells_people_over_the_network_is_worth_a_note_only(dags: Project) -> None:
@@ -108,3 +129,93 @@ def test_a_callback_that_tells_people_over_the_network_is_worth_a_note_only(dags
     assert note.startswith("A callback did what is not seen here: ")
     assert "chat.example" in note
     assert "callbacks_network.py:7" in note
+
+
+def test_a_callback_that_tidies_up_is_not_called_where_the_supervisor_reports_the_death(
+    dags: Project,
+) -> None:
+    verdicts = dags.check(
+        "callbacks_tidy",
+        """
+    import os
+    from datetime import datetime
+    from airflow.sdk import dag, task
+
+    def tidy(context):
+        os.path.exists("/data/out") and os.remove("/data/out")
+
+    @dag(start_date=datetime(2024, 1, 1), schedule=None)
+    def callbacks_tidy():
+        @task(on_failure_callback=tidy)
+        def load():
+            with open("/data/out", "a") as out:
+                out.write("1\\n")
+
+        load()
+
+    callbacks_tidy()
+    """,
+        FOLDER,
+    )
+    (finding,) = verdicts["crash.load"].findings
+    assert (finding.rule, finding.crash_kind) == (Rule.DUPLICATE_OUTPUT, CrashKind.OOM)
+
+
+def test_the_callback_of_a_deadline_is_not_run_and_a_note_says_so(dags: Project) -> None:
+    (dags.root / "dags").mkdir(exist_ok=True)
+    (dags.root / "dags" / "deadline_calls.py").write_text(
+        "async def tell(**given):\n    raise AssertionError\n"
+    )
+    file = dags.load(
+        "callbacks_deadline",
+        """
+    from datetime import datetime, timedelta
+    from airflow.sdk import DAG, task
+    from airflow.sdk.definitions.deadline import AsyncCallback, DeadlineAlert, DeadlineReference
+    from deadline_calls import tell
+
+    late = DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT, interval=timedelta(seconds=1), callback=AsyncCallback(tell)
+    )
+    with DAG("callbacks_deadline", start_date=datetime(2024, 1, 1), schedule=None, deadline=late):
+        @task
+        def work():
+            pass
+
+        work()
+    """,
+    )
+    assert not file.error, file.error
+    clean = dags.checker.run(file.dags[0], "clean")
+    assert clean.verdict is Verdict.SAFE, clean.reason
+    assert clean.notes == (
+        "The callback of the DAG's deadline is not run here: time passes otherwise than in a deployment",
+    )
+
+
+@pytest.mark.skipif(AIRFLOW < ("3", "2"), reason="3.1 retries no task whose process was killed")
+def test_a_killed_process_is_retried_at_once_and_its_callback_runs_once(dags: Project) -> None:
+    file = dags.write(
+        "callbacks_killed",
+        NOTES
+        + """
+    import os, signal, time
+
+    @dag(start_date=datetime(2024, 1, 1), schedule=None)
+    def callbacks_killed():
+        @task(retries=1, retry_delay=timedelta(seconds=1), on_retry_callback=note("retry"))
+        def work(ti=None, dag_run=None):
+            if ti.try_number == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            assert open("/data/retry").read() == "called\\n"
+            assert time.time() - dag_run.start_date.timestamp() < 60
+
+        work()
+
+    callbacks_killed()
+    """,
+        FOLDER,
+    )
+    (dag,) = dags.checker.load(file).dags
+    clean = dags.checker.run(dag, "clean")
+    assert (clean.verdict, clean.reason) == (Verdict.SAFE, None)

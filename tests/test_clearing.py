@@ -269,6 +269,34 @@ def test_thorough_tries_all_clears_that_differ(tmp_path: Path) -> None:
         file = made.checker.load(made.write("consuming", HEAD + CONSUMING, "world.mkdir('/data')"))
         # `load` alone, with what is above, below, and both; of the others two of these select the same; the run twice.
         assert made.checker.run(file.dags[0], "rerun").coverage.recoveries == 4 + 2 + 2 + 2
+        # `tell` alone, the run twice, what failed, and `tell` while it runs; it has all others above it.
+        tried = made.checker.run(file.dags[0], "crash.tell").coverage
+        assert tried.recoveries == 5 * tried.explored
+
+
+def test_a_task_that_is_cleared_while_it_runs_runs_again_without_a_retry(tmp_path: Path) -> None:
+    settings = Settings(dag={"appending": DagSettings(recoveries=(RecoveryKind.CLEAR_RUNNING,))})
+    assert recoveries(tmp_path, settings, "appending", APPENDING, "crash.append") == {"clear-running"}
+
+
+ALL_DONE = """
+@dag(schedule=None, start_date=datetime(2024, 1, 1))
+def all_done():
+    @task
+    def first(): pass
+    @task
+    def middle(): Path("/data/middle").write_text("x")
+    @task(trigger_rule="all_done")
+    def last(): pass
+    first() >> middle() >> last()
+all_done()
+"""
+
+
+def test_what_could_not_run_is_cleared_too_although_the_run_is_a_success(dags: Project) -> None:
+    # Airflow's clear of `first` leaves `middle` as it is, upstream_failed, and `last` makes the run a success.
+    (dag,) = dags.checker.load(dags.write("all_done", HEAD + ALL_DONE, "world.mkdir('/data')")).dags
+    assert dags.checker.run(dag, "crash.first").verdict is Verdict.SAFE
 
 
 # --- another worker ---------------------------------------------------------------------------

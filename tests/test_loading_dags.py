@@ -62,6 +62,29 @@ def test_what_ends_the_loading_is_told(dags: Project, name: str, statement: str,
     assert message in loaded.error
 
 
+@pytest.mark.parametrize(
+    ("statement", "told"),
+    [
+        (
+            "from airflow.providers.docker.operators.docker import DockerOperator",
+            "    pip install apache-airflow-providers-docker",
+        ),
+        (
+            "from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator",
+            "    pip install apache-airflow-providers-cncf-kubernetes",
+        ),
+        ("import airflow.providers.docker", "    pip install apache-airflow-providers-docker"),
+        (
+            "import no_such_module",
+            "The module no_such_module is not there: the checks import all that your DAGs import. Install it beside pytest.",
+        ),
+    ],
+)
+def test_what_is_not_installed_is_named(dags: Project, statement: str, told: str) -> None:
+    loaded = dags.load("not_installed", f"{HEAD}{statement}\n")
+    assert loaded.error.splitlines()[-1] == told
+
+
 def test_a_cycle_is_told(dags: Project) -> None:
     source = """
     from airflow.providers.standard.operators.empty import EmptyOperator

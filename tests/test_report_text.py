@@ -167,6 +167,7 @@ def test_a_mapped_task_is_named_with_its_index() -> None:
         (RecoveryKind.CLEAR_RUN, "the whole run is cleared, some minutes later."),
         (RecoveryKind.CLEAR_RUN_DAY_LATER, "the whole run is cleared, a day later."),
         (RecoveryKind.CLEAR_UPSTREAM, "load is cleared with its upstream, some minutes later."),
+        (RecoveryKind.CLEAR_RUNNING, "load is cleared while it runs, which ends it, and runs again."),
         (RecoveryKind.CLEAR_INDEX, "this mapped index of load alone is cleared, some minutes later."),
     ],
 )

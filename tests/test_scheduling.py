@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
+
 import pytest
 from dag_projects import Project
 
+from pytest_rerunsafe.fixtures import Run
 from pytest_rerunsafe.model import Verdict
 
 LIMITED = """
@@ -90,3 +93,101 @@ def test_a_task_in_a_pool_without_room_never_runs(dags: Project) -> None:
     )
     assert verdicts["clean"].verdict is Verdict.ERROR
     assert verdicts["clean"].reason == "the clean run ends stuck: wide scheduled"
+
+
+DAILY = """
+    from datetime import datetime
+    from airflow.sdk import dag, task
+
+    @dag(start_date=datetime(2024, 1, 1), schedule="@daily"{dag_options})
+    def {name}():
+        {body}
+
+    {name}()
+"""
+
+
+def runs_of(dags: Project, name: str, body: str, dag_options: str = "", prepare: str = "") -> Run:
+    """Three daily runs of a DAG, of which this is the first."""
+    source = DAILY.format(name=name, dag_options=dag_options, body=body.strip().replace("\n", "\n    "))
+    file = dags.checker.load(dags.write(name, source, f"world.mkdir('/data')\n{prepare}"))
+    assert not file.error, file.error
+    (dag,) = file.dags
+    return Run(dags.checker, dag, dags.checker.begin(dag, 3))
+
+
+def day(number: int) -> datetime:
+    return datetime(2024, 1, number, tzinfo=timezone.utc)
+
+
+AT_ONCE = """
+    @task{options}
+    def a(part): pass
+    @task
+    def b(): pass
+    a.expand(part=[1, 2]) >> b()
+"""
+ALL_OF_THEM = "a[0] a[1] " * 3 + "b " * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "prepare", "order"),
+    [
+        ("unlimited", "", "", ALL_OF_THEM),
+        ("per_dag", "(max_active_tis_per_dag=1)", "", "a[0] a[1] a[0] b a[1] a[0] b a[1] b"),
+        ("per_dag_run", "(max_active_tis_per_dagrun=1)", "", "a[0] a[0] a[0] a[1] a[1] a[1] b b b"),
+        ("pool_of_nobody", '(pool="etl")', "", ALL_OF_THEM),
+        ("narrow_pool", '(pool="etl")', "world.set_pool('etl', 2)", "a[0] a[1] a[0] a[1] b a[0] a[1] b b"),
+        (
+            "slots",
+            '(pool="etl", pool_slots=2)',
+            "world.set_pool('etl', 3)",
+            "a[0] a[1] a[0] b a[1] a[0] b a[1] b",
+        ),
+    ],
+)
+def test_limits_hold_over_several_runs(
+    dags: Project, name: str, options: str, prepare: str, order: str
+) -> None:
+    run = runs_of(dags, f"limit_{name}", AT_ONCE.format(options=options), prepare=prepare)
+    assert run.state == "success"
+    run.clear(start=day(1), end=day(3))
+    assert " ".join(run.attempts) == order.strip()
+
+
+PAST = """
+    @task{options}
+    def load(ds=None, ti=None):
+        if FAILS == "load" and ds == "2024-01-01" and ti.try_number == 2: raise ValueError
+    @task
+    def publish(ds=None, ti=None):
+        if FAILS == "publish" and ds == "2024-01-01" and ti.try_number == 2: raise ValueError
+    load() >> publish()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "fails", "order"),
+    [
+        ("free", "", "load", "load load load publish publish"),
+        ("past", "(depends_on_past=True)", "load", "load"),
+        ("past_downstream", "(depends_on_past=True)", "publish", "load load publish load publish publish"),
+        ("downstream", "(wait_for_downstream=True)", "publish", "load publish"),
+    ],
+)
+def test_what_waits_for_the_run_before_waits_for_its_rerun_too(
+    dags: Project, name: str, options: str, fails: str, order: str
+) -> None:
+    body = PAST.format(options=options).replace("FAILS", repr(fails))
+    run = runs_of(dags, f"waits_{name}", body)
+    assert run.state == "success"
+    run.clear(start=day(1), end=day(3))
+    assert (run.state, " ".join(run.attempts)) == ("failed", order)
+    run.clear(only_failed=True)
+    assert run.state == "success"
+
+
+def test_what_has_ended_after_an_old_run_is_not_run_again(dags: Project) -> None:
+    run = runs_of(dags, "old_one", PAST.format(options="(depends_on_past=True)").replace("FAILS", '""'))
+    run.clear()
+    assert run.attempts == ("load", "publish")

@@ -82,3 +82,35 @@ def test_a_dag_run_that_takes_too_long_fails_and_what_has_not_run_is_skipped(dag
     )
     assert verdicts["clean"].verdict is Verdict.ERROR
     assert verdicts["clean"].reason == "the clean run ends failed: after skipped, slow success"
+
+
+def test_retries_wait_longer_each_time_as_long_as_they_may(dags: Project) -> None:
+    """The last try fails the clean run unless each waited as long as Airflow says: twice as long, at most an hour."""
+    verdicts = dags.check(
+        "back_off",
+        """
+    from datetime import datetime, timedelta, timezone
+    from airflow.sdk import dag, task
+
+    @dag(start_date=datetime(2024, 1, 1), schedule=None)
+    def back_off():
+        @task(retries=5, retry_delay=timedelta(minutes=10), retry_exponential_backoff=True,
+              max_retry_delay=timedelta(hours=1))
+        def work(ti=None):
+            with open("/data/tries", "a") as out:
+                out.write(f"{datetime.now(timezone.utc).timestamp()}\\n")
+            if ti.try_number < 6:
+                raise ValueError
+            tries = [float(line) for line in open("/data/tries")]
+            waits = [(after - before) / 60 for before, after in zip(tries, tries[1:])]
+            # Airflow adds up to as much again by chance, which is the same chance each time.
+            assert 10 <= waits[0] < 21 and 20 <= waits[1] < 41 and 40 <= waits[2] < 61.1, waits
+            assert all(60 <= wait < 61.1 for wait in waits[3:]), waits
+
+        work()
+
+    back_off()
+    """,
+        "world.mkdir('/data')",
+    )
+    assert verdicts["clean"].reason is None, verdicts["clean"].reason

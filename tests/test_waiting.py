@@ -8,6 +8,8 @@ from importlib.metadata import version
 import pytest
 from dag_projects import Project, Verdicts
 
+from pytest_rerunsafe.fixtures import Run
+
 HEAD = """\
 import asyncio, os, time
 from datetime import datetime, timedelta, timezone
@@ -135,6 +137,25 @@ def test_a_sensor_times_out_without_a_retry_and_is_skipped_if_it_fails_softly(
         None,
         [],
     )
+
+
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+def test_the_time_out_of_a_sensor_begins_anew_with_a_clear(dags: Project, mode: str) -> None:
+    source = in_dag(
+        f"""
+        class Never(BaseSensorOperator):
+            def poke(self, context):
+                publish("/data/pokes", f"{{context['ti'].try_number}}\\n", "a")
+        Never(task_id="never", mode="{mode}", poke_interval=60, timeout=600, soft_fail=True)
+        """
+    )
+    (dag,) = dags.checker.load(dags.write(f"timeout_again_{mode}", source, DATA)).dags
+    run = Run(dags.checker, dag, dags.checker.begin(dag, 1))
+    assert run.states["never"] == "skipped"
+    first = run.outputs["file:/data/pokes"].split()
+    assert len(first) > 5
+    run.clear()
+    assert run.outputs["file:/data/pokes"].split() == [*first, *[b"2"] * len(first)]
 
 
 def test_time_passes_for_sensors_of_time(dags: Project) -> None:

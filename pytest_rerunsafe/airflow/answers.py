@@ -74,6 +74,7 @@ class Answers:
         is_opaque: Callable[[], bool] = lambda: False,
         expect_runs: Callable[[str, Sequence[datetime]], None] = lambda dag_id, dates: None,
         on_missing_dag: Callable[[str], None] = lambda dag_id: None,
+        check_alive: Callable[[], None] = lambda: None,
     ) -> None:
         self._ti_id = ti_id
         self.ask = ask
@@ -85,6 +86,8 @@ class Answers:
         """Called before a question about a DAG's runs of some logical dates, which are by then to have been made."""
         self.on_missing_dag = on_missing_dag
         """Called when the task wants to run a DAG that is not there."""
+        self._check_alive = check_alive
+        """Called before each message; raises if the task's process has gone, which Airflow's task runner may not have noticed."""
         self.reads: dict[str, bool] = {}
         """XComs that the task found, `task_id/key`, and whether any of them was stale by `is_stale`."""
         self._dag_bag = DBDagBag()
@@ -97,6 +100,7 @@ class Answers:
 
     def send(self, msg: Any) -> Any:
         """The supervisor's answer to a message of the task."""
+        self._check_alive()
         msg = self._taken_for(msg)
         name = type(msg).__name__
         answer = _ANSWERS.get(name)

@@ -90,24 +90,29 @@ class Attempt:
             row = opened.execute(_worker_fields(), {"wanted": self.queued.id}).mappings().one()
             return {name: value for name, value in row.items() if value is not None}
 
-    def end(self, exit_code: int, on_death: Callable[[], str]) -> str:
-        """The state of the task instance once the process has gone, by the supervisor's own rule.
+    def end(self, exit_code: int, on_silence: Callable[[], str]) -> str:
+        """As `last_word`, of its own process."""
+        return last_word(self.answers, self.may_retry, exit_code, on_silence)
 
-        `on_death` does what the scheduler does when nobody reported an end.
-        """
-        process = SimpleNamespace(
-            _exit_code=exit_code,
-            _terminal_state=self.answers.terminal_state,
-            _should_retry=self.may_retry,
-        )
-        final = ActivitySubprocess.final_state.fget(process)  # type: ignore[attr-defined]
-        state = str(getattr(final, "value", final))
-        if state == self.answers.terminal_state and self.answers.unsent is None:
-            return state
-        if state in ("failed", "skipped"):
-            self.answers.report_terminal(state, datetime.now(tz=timezone.utc))
-            return state
-        return on_death()
+
+def last_word(answers: Answers, may_retry: bool, exit_code: int, on_silence: Callable[[], str]) -> str:
+    """The state of a task instance once its process has gone, by its supervisor's own rule.
+
+    `on_silence` does what the scheduler does when nobody has reported an end, and gives the state that comes of it. So it is
+    for a process that died and may be retried: the supervisor takes it for granted that the task has asked for that
+    (`STATES_SENT_DIRECTLY`).
+    """
+    process = SimpleNamespace(
+        _exit_code=exit_code, _terminal_state=answers.terminal_state, _should_retry=may_retry
+    )
+    final = ActivitySubprocess.final_state.fget(process)  # type: ignore[attr-defined]
+    state = str(getattr(final, "value", final))
+    if state == answers.terminal_state and answers.unsent is None:
+        return state
+    if state in ("failed", "skipped"):
+        answers.report_terminal(state, datetime.now(tz=timezone.utc))
+        return state
+    return on_silence()
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Puts Variables and Connections into the metadata database, and reads back what counts of a run."""
+"""Puts Variables, Connections and pools into the metadata database, and reads back what counts of a run."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from itertools import groupby
 
 from airflow.models.connection import Connection
+from airflow.models.pool import Pool
 from airflow.models.variable import Variable
 
 from ..model import Output, RunKey
@@ -24,6 +25,14 @@ def set_connection(conn_id: str, uri: str) -> None:
             opened.delete(old)
         opened.flush()
         opened.add(Connection(conn_id=conn_id, uri=uri))
+
+
+def set_pool(name: str, slots: int, include_deferred: bool) -> None:
+    """Make a pool, or make the one of that name as wide."""
+    with session() as opened:
+        pool = opened.query(Pool).filter(Pool.pool == name).one_or_none() or Pool(pool=name, description="")
+        pool.slots, pool.include_deferred = slots, include_deferred
+        opened.add(pool)
 
 
 def outputs(store: MetadataStore, run: RunKey | None) -> dict[str, Output]:

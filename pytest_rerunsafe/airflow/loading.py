@@ -13,11 +13,12 @@ from airflow.exceptions import SerializationError
 from airflow.models.dag import DagModel
 from airflow.models.dag_version import DagVersion  # noqa: F401  (its table is written when a DAG is stored)
 from airflow.models.dagbundle import DagBundleModel
+from airflow.models.pool import Pool
 from airflow.models.serialized_dag import SerializedDagModel
 from airflow.timetables.base import DagRunInfo, DataInterval, TimeRestriction
 from airflow.timetables.simple import NullTimetable
 from airflow.utils.file import list_py_file_paths
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from ..model import DagInfo, LoadedFile, TaskInfo
 from .metadata import session
@@ -66,6 +67,7 @@ def _describe_dag(file: str, dag: Any) -> DagInfo:
         logical_date=plain(info.logical_date if info else dag.start_date or DEFAULT_START),
         leads_to=leads_to(dag, dependencies),
         set_off_by=set_off_by(dag.dag_id, dependencies),
+        has_deadline=bool(getattr(dag, "deadline", None)),
     )
 
 
@@ -81,6 +83,7 @@ def _describe_task(task: Any) -> TaskInfo:
         operator=task.task_type,
         downstream=tuple(sorted(task.downstream_task_ids)),
         retries=int(task.retries or 0),
+        calls_back=bool(task.has_on_retry_callback or task.has_on_failure_callback),
     )
 
 
@@ -160,6 +163,17 @@ def store(bag: Any) -> None:
     sync_bag_to_db(bag, BUNDLE, None)
     with session() as opened:
         opened.execute(update(DagModel).values(is_paused=False))  # a person has switched them on
+        _make_pools(bag, opened)
+
+
+def _make_pools(bag: Any, opened: Any) -> None:
+    """Make the pools that tasks name and nobody has set, as wide as Airflow's own: it schedules no task without its pool."""
+    known = {pool.pool: pool.slots for pool in opened.scalars(select(Pool))}
+    wanted: dict[str, int] = {}
+    for task in (task for dag in bag.dags.values() for task in dag.tasks):
+        wanted[task.pool] = max(task.pool_slots, wanted.get(task.pool, known[Pool.DEFAULT_POOL_NAME]))
+    for name in sorted(wanted.keys() - known.keys()):
+        opened.add(Pool(pool=name, slots=wanted[name], description="", include_deferred=False))
 
 
 def stored_dag(dag_id: str) -> Any:

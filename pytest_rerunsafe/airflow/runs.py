@@ -119,6 +119,10 @@ class Run:
         """By task id, `task_id[map_index]` for mapped ones, sorted."""
         return queries.task_states(self._select, self.key)
 
+    def state_of(self, task_id: str, map_index: int) -> str:
+        """That of one task instance."""
+        return self.task_states()[task_id if map_index < 0 else f"{task_id}[{map_index}]"]
+
 
 def now() -> datetime:
     """The time by the virtual clock."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import SimpleNamespace
@@ -195,26 +196,52 @@ class Scheduler:
         lost: Loss = self._ask(question, lambda: self._lose_worker(run, task_id, map_index))
         return lost
 
+    def executor_is_done(self, run: RunKey, task_id: str, map_index: int) -> Loss:
+        """What Airflow makes of a task that it takes for running while its executor is done with it.
+
+        The executor tells of the supervisor's success, whatever became of the task's process.
+        """
+        question = f"executor done with {run} {task_id} {map_index}"
+        lost: Loss = self._ask(question, lambda: self._executor_is_done(run, task_id, map_index))
+        return lost
+
+    def _executor_is_done(self, run: RunKey, task_id: str, map_index: int) -> Loss:
+        with self._instance(run, task_id, map_index) as (ti, opened):
+            self._executor.success(ti.key)
+            self._runner._process_executor_events(self._executor, opened)
+            opened.flush()
+            return Loss(state=word(ti.state), callbacks=tuple(self._executor.callbacks))
+
+    def running(self, run: RunKey, task_id: str, map_index: int) -> tuple[Any, bool]:
+        """The id of a task instance that runs, and whether Airflow would retry it."""
+        with self._instance(run, task_id, map_index) as (ti, _):
+            return ti.id, bool(ti.is_eligible_to_retry())
+
+    @contextmanager
+    def _instance(self, run: RunKey, task_id: str, map_index: int) -> Iterator[tuple[TaskInstance, Any]]:
+        """A task instance with its task, and the session that it belongs to; no callbacks have been asked for yet."""
+        self._executor.callbacks.clear()
+        key = {"dag_id": run[0], "run_id": run[1], "task_id": task_id, "map_index": map_index}
+        with session() as opened:
+            ti = opened.scalars(select(TaskInstance).filter_by(**key)).one()
+            ti.task = self.dag(run[0]).get_task(task_id)
+            yield ti, opened
+
     @property
     def heartbeat_timeout_s(self) -> float:
         """How long a worker may be silent."""
         return float(self._runner._task_instance_heartbeat_timeout_secs)
 
     def _lose_worker(self, run: RunKey, task_id: str, map_index: int) -> Loss:
-        key = {"dag_id": run[0], "run_id": run[1], "task_id": task_id, "map_index": map_index}
-        task = self.dag(run[0]).get_task(task_id)
-        self._executor.callbacks.clear()
-        with session() as opened:
-            if _tells_of_failure(task):
+        with self._instance(run, task_id, map_index) as (ti, opened):
+            if _tells_of_failure(ti.task):
                 self._runner._find_and_purge_task_instances_without_heartbeats()
+                opened.expire_all()  # that was in a session of its own
                 self._runner._process_executor_events(self._executor, opened)
             else:  # the same without what is done for the messages
-                lost = opened.scalars(select(TaskInstance).filter_by(**key)).one()
-                lost.task = task
-                lost.handle_failure(error="worker lost", session=opened)
+                ti.handle_failure(error="worker lost", session=opened)
             opened.flush()
-            state = opened.scalars(select(TaskInstance.state).filter_by(**key)).one()
-            return Loss(state=word(state), callbacks=tuple(self._executor.callbacks))
+            return Loss(state=word(ti.state), callbacks=tuple(self._executor.callbacks))
 
     def next_deadline(self, *, counts_triggers: bool = True) -> datetime | None:
         """When the earliest retry delay, wait of a queued run or, if they count, trigger timeout is over; None if none is."""

@@ -73,6 +73,7 @@ class Attempts:
             is_opaque=lambda: opened.is_opaque,
             expect_runs=partial(self._expect_runs, task),
             on_missing_dag=partial(self._misses_dag, "it triggers the DAG"),
+            check_alive=self._sandbox.check_alive,
         )
         attempt = attempts.Attempt(task, answers)
         opened.may_retry = attempt.may_retry
@@ -113,8 +114,9 @@ class Attempts:
         return "/".join(map(str, parts))
 
     def _notice_death(self, task: QueuedTask, load: Callable[[], Any]) -> str:
-        self._sandbox.clock.advance(self._sandbox.scheduler.heartbeat_timeout_s + 1)
-        return self._dag_processor.lose_worker(task.run, task.task_id, task.map_index, load)
+        self._sandbox.clock.advance(1)
+        done = self._sandbox.scheduler.executor_is_done(task.run, task.task_id, task.map_index)
+        return self._dag_processor.lost(done, load)
 
     # --- what it asks for ---------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..airflow import attempts, loading
 from ..airflow.answers import UnansweredMessage
-from ..model import RunKey
+from ..airflow.scheduling import Loss
 from ..world.guard import ProcessExited
 from .inputs import World
 from .jobs import RecordJob
@@ -102,9 +102,8 @@ class DagProcessor:
 
     # --- callbacks ----------------------------------------------------------------------------
 
-    def lose_worker(self, run: RunKey, task_id: str, map_index: int, load: Callable[[], Any]) -> str:
-        """The state that a running task gets when its worker has been silent for too long; callbacks have run."""
-        lost = self._sandbox.scheduler.lose_worker(run, task_id, map_index)
+    def lost(self, lost: Loss, load: Callable[[], Any]) -> str:
+        """The state that a task got when Airflow found that nobody works on it; callbacks have run."""
         self._sandbox.journal.scheduler_turned()
         self.run_callbacks(lost.callbacks, load)
         return lost.state

@@ -15,6 +15,7 @@ from ..model import (
     Acted,
     Backfill,
     Clear,
+    CrashKind,
     Death,
     Intervals,
     LoadedFile,
@@ -25,10 +26,10 @@ from ..model import (
     WorldState,
 )
 from .dag_processor import Prepare
-from .drive import Driver, TaskInstanceKey
+from .drive import ENDED, Driver, TaskInstanceKey
 from .jobs import ActJob, FindJob, LoadJob, RecordJob, RecoverJob, Start
 from .processes import JobProcesses, Processes
-from .recoveries import clear_of
+from .recoveries import BY_ITSELF, clear_of
 from .sandbox import EPOCH, Sandbox, Snapshot
 
 CLEARED_S = 600.0
@@ -56,7 +57,8 @@ class _Ending:
 class _Death:
     """A worker's death and what came of it."""
 
-    start: WorldState
+    start: tuple[int, CrashKind | None]
+    """Which world it was, and how the task died in it."""
     noticed: Snapshot
     """Airflow has noticed it."""
     settled: Snapshot | None = None
@@ -91,7 +93,7 @@ class Engine:
                 world=clean.final,
                 task_id=dag.tasks[0].task_id,
                 map_index=-1,
-                is_crash=False,
+                crash=None,
                 recovery=recovery,
             )
             for recovery in (RecoveryKind.CLEAR_RUN, RecoveryKind.CLEAR_DOWNSTREAM)
@@ -214,32 +216,45 @@ class Engine:
         processes = self.processes.for_job(job)
         if job.logical_dates:
             return self._rerun_intervals(job, start, processes)
-        if start.is_crash:
-            self._die(job, start, processes)
-        else:
+        if start.crash is None or start.recovery is RecoveryKind.CLEAR_RUNNING:
             self.sandbox.begin(start.world, job.seed)
+        else:
+            self._die(job, start, processes)
         run = self.sandbox.run(job.run)
-        self._act_on(run, start)
+        if (
+            start.recovery is RecoveryKind.RETRY
+            and run.state_of(str(start.task_id), start.map_index) == "failed"
+        ):
+            return self.sandbox.outcome(run, "refused")  # this death Airflow does not retry
+        self._act_on(run, start, processes)
         # Airflow leaves `upstream_failed` tasks alone when the task above them is cleared (apache/airflow#52640).
-        leaves_some = start.is_crash and "upstream_failed" in run.task_states().values()
+        leaves_some = start.crash is not None and "upstream_failed" in run.task_states().values()
         drive = partial(self._driver.drive, job.run, processes, may_jump=not job.keeps_log)
         state = drive(kind="leaves some" if leaves_some else "")
-        if leaves_some and state == "failed" and "failed" not in run.task_states().values():
+        if leaves_some and state in ENDED and self._is_blocked(run):
             self._wait(CLEARED_S)
             run.clear(Clear(only_failed=True))  # as a person does who wants the run to end well
             state = drive()
         return self._ended(run, state)
 
-    def _act_on(self, run: runs.Run, start: Start) -> None:
+    def _is_blocked(self, run: runs.Run) -> bool:
+        """Whether nothing failed and yet something could not run for what is above it, whatever Airflow calls the run."""
+        states = run.task_states().values()
+        return "upstream_failed" in states and "failed" not in states
+
+    def _act_on(self, run: runs.Run, start: Start, processes: JobProcesses) -> None:
         """Do what the recovery says that a person does."""
         task_id, map_index = str(start.task_id), start.map_index
-        if start.recovery is not RecoveryKind.RETRY:
+        if start.recovery not in BY_ITSELF:
             self._wait(DAY_S if start.recovery is RecoveryKind.CLEAR_RUN_DAY_LATER else CLEARED_S)
         if start.recovery is RecoveryKind.MARK_SUCCESS:
             run.mark(task_id, map_index, "success")
         clear = clear_of(start.recovery, task_id, map_index)
         if clear is not None:
             self.sandbox.is_stale = self._left_by(start.world, run.clear(clear))
+        if start.recovery is RecoveryKind.CLEAR_RUNNING:
+            # The server refuses the next heartbeat; the supervisor then kills the process and reports nothing.
+            processes.end_supervisor(run.key, task_id, map_index)
 
     def _die(self, job: RecoverJob, start: Start, processes: JobProcesses) -> None:
         """Make the world what it is when Airflow knows that the task's worker has died in the state.
@@ -249,10 +264,10 @@ class Engine:
         """
         assert start.task_id is not None, "only a task's worker can crash"
         dead = (job.run, start.task_id, start.map_index)
-        if self._died is None or self._died.start is not start.world:
+        if self._died is None or self._died.start != (id(start.world), start.crash):
             self.sandbox.begin(start.world, job.seed)
-            self._notice(dead, processes)
-            self._died = _Death(start.world, self.sandbox.snapshot())
+            self._notice(dead, processes, start.crash)
+            self._died = _Death((id(start.world), start.crash), self.sandbox.snapshot())
         death = self._died
         if start.recovery is not RecoveryKind.RETRY and death.settled is None:
             self.sandbox.resume(death.noticed, job.seed)
@@ -332,16 +347,20 @@ class Engine:
     def _settle(self, death: Death, processes: JobProcesses) -> None:
         """Let Airflow notice the death, and whatever can go on without the dead task end."""
         dead = (death.run, death.task_id, death.map_index)
-        self._notice(dead, processes)
+        self._notice(dead, processes, death.kind)
         for date in death.due:
             runs.create(self.sandbox.scheduler.dag(death.run[0]), date)
         self.sandbox.journal.scheduler_turned()
         self._driver.drive(death.run, processes, without=dead)
 
-    def _notice(self, dead: TaskInstanceKey, processes: JobProcesses) -> None:
-        """Let Airflow notice that a worker has been silent for too long."""
-        self._wait(self.sandbox.scheduler.heartbeat_timeout_s + 1)
-        processes.lose_worker(*dead)
+    def _notice(self, dead: TaskInstanceKey, processes: JobProcesses, kind: CrashKind | None) -> None:
+        """Let Airflow notice the death: that a worker has been silent for too long, or by the supervisor's last word."""
+        if kind is CrashKind.OOM:
+            self._wait(1)
+            processes.lose_process(*dead)
+        else:
+            self._wait(self.sandbox.scheduler.heartbeat_timeout_s + 1)
+            processes.lose_worker(*dead)
 
     # --- several intervals --------------------------------------------------------------------
 

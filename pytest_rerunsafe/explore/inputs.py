@@ -8,7 +8,7 @@ from ..airflow import inputs as airflow_inputs
 
 
 class World:
-    """Where a DAG's inputs are put: files, Variables, Connections. Nothing of it is on the real disk."""
+    """Where a DAG's inputs are put: files, Variables, Connections, pools. Nothing of it is on the real disk."""
 
     def write(self, path: str | os.PathLike[str], content: str | bytes) -> None:
         """Put a file in place, with the folders above it. Relative paths start at the rootdir."""
@@ -35,3 +35,7 @@ class World:
     def set_connection(self, conn_id: str, uri: str) -> None:
         """Set an Airflow Connection by its URI."""
         airflow_inputs.set_connection(conn_id, uri)
+
+    def set_pool(self, name: str, slots: int, *, include_deferred: bool = False) -> None:
+        """Set an Airflow pool; those that tasks name and nobody sets have room enough."""
+        airflow_inputs.set_pool(name, slots, include_deferred)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ..model import Action, DagInfo, Death, RecoveryKind, RunKey, WorldState
+from ..model import Action, CrashKind, DagInfo, Death, RecoveryKind, RunKey, WorldState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,8 +61,8 @@ class Start:
     task_id: str | None
     """None: the recovery concerns the whole run."""
     map_index: int
-    is_crash: bool
-    """Whether the task's worker has just died in that state."""
+    crash: CrashKind | None
+    """How the task has just died in that state; None: nothing died that Airflow takes for running."""
     recovery: RecoveryKind
 
 

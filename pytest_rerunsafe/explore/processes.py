@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from itertools import groupby
 from typing import Any
 
+from ..airflow import attempts
 from ..airflow.queries import QueuedTask
 from ..airflow.scheduling import dag_of
 from ..model import RunKey
@@ -72,7 +74,24 @@ class JobProcesses:
 
     def lose_worker(self, run: RunKey, task_id: str, map_index: int) -> None:
         """Let Airflow find that a task's worker has been silent for too long."""
-        self._dag_processor.lose_worker(run, task_id, map_index, self._loader_of(run[0]))
+        lost = self._sandbox.scheduler.lose_worker(run, task_id, map_index)
+        self._dag_processor.lost(lost, self._loader_of(run[0]))
+
+    def lose_process(self, run: RunKey, task_id: str, map_index: int) -> None:
+        """Let the supervisor of a task do what it does when the task's process has been killed."""
+        ti_id, may_retry = self._sandbox.scheduler.running(run, task_id, map_index)
+
+        def tell_executor() -> str:
+            self.end_supervisor(run, task_id, map_index)
+            return ""
+
+        attempts.last_word(self._sandbox.answers(ti_id), may_retry, -signal.SIGKILL, tell_executor)
+        self._sandbox.journal.scheduler_turned()
+
+    def end_supervisor(self, run: RunKey, task_id: str, map_index: int) -> None:
+        """Let the executor tell that it is done with a task of which nobody has told the end."""
+        done = self._sandbox.scheduler.executor_is_done(run, task_id, map_index)
+        self._dag_processor.lost(done, self._loader_of(run[0]))
 
     def run_callbacks(self, requests: Sequence[Any]) -> None:
         """The DAG processor's: what the scheduler asks of it."""

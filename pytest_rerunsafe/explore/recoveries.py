@@ -9,7 +9,9 @@ from ..model import Clear, DagInfo, Profile, RecoveryKind
 _OF_TASK = (RecoveryKind.CLEAR_DOWNSTREAM, RecoveryKind.CLEAR_TASK)
 _OF_TASK_THOROUGH = (RecoveryKind.CLEAR_UPSTREAM, RecoveryKind.CLEAR_BOTH_WAYS, RecoveryKind.CLEAR_INDEX)
 OF_RUN = (RecoveryKind.CLEAR_RUN, RecoveryKind.CLEAR_RUN_DAY_LATER)
-_AFTER_A_CRASH = (RecoveryKind.CLEAR_FAILED,)
+_AFTER_A_CRASH = (RecoveryKind.CLEAR_RUNNING, RecoveryKind.CLEAR_FAILED)
+BY_ITSELF = frozenset({RecoveryKind.RETRY, RecoveryKind.GO_ON, RecoveryKind.CLEAR_RUNNING})
+"""What happens without anybody having had to look first."""
 _WHEN_ASKED_FOR = (RecoveryKind.MARK_SUCCESS,)
 """Whoever marks a task that has not run to its end accepts that its output is not whole: no profile tries it."""
 
@@ -19,6 +21,8 @@ def clear_of(recovery: RecoveryKind, task_id: str, map_index: int) -> Clear | No
     match recovery:
         case RecoveryKind.RETRY | RecoveryKind.GO_ON | RecoveryKind.MARK_SUCCESS:
             return None
+        case RecoveryKind.CLEAR_RUNNING:
+            return Clear(task_ids=((task_id, map_index) if map_index >= 0 else task_id,), only_running=True)
         case RecoveryKind.CLEAR_TASK:
             return Clear(task_ids=(task_id,))
         case RecoveryKind.CLEAR_INDEX:
@@ -92,7 +96,12 @@ def _selection(dag: DagInfo, task_id: str, map_index: int, recovery: RecoveryKin
     clear = clear_of(recovery, task_id, map_index)
     if recovery is RecoveryKind.CLEAR_INDEX and map_index < 0:
         return None
-    if clear is None or clear.only_failed or recovery in (OF_RUN[1], RecoveryKind.CLEAR_INDEX):
+    if (
+        clear is None
+        or clear.only_failed
+        or clear.only_running
+        or recovery in (OF_RUN[1], RecoveryKind.CLEAR_INDEX)
+    ):
         return recovery
     if not clear.task_ids:
         return frozenset(task.task_id for task in dag.tasks)

@@ -25,7 +25,7 @@ from ..model import Attempt, Obstacle, Outcome, Row, RowKey, RunKey, WorldState
 from ..world.clock import Clock
 from ..world.entropy import Entropy
 from ..world.files import FileStore
-from ..world.guard import Guard, cpu_bound
+from ..world.guard import Guard, ProcessExited, cpu_bound
 from ..world.process import ProcessState, leftover_threads
 from . import obstacles
 from .journal import Journal
@@ -70,9 +70,9 @@ class Sandbox:
         self._guard = Guard(
             locate=self.sources.locate,
             on_obstacle=lambda obstacle: self.journal.blocked(obstacle),
-            on_exit=lambda code: self._freeze(),
+            on_exit=self._freeze,
         )
-        self._frozen: tuple[int, WorldState] | None = None
+        self._frozen: tuple[int, int, WorldState] | None = None
         self._put_patches_on(rootdir)
         self.metadata.aside = self.aside
         self.base = WorldState(files={}, rows=dict(self.metadata.rows), clock=EPOCH)
@@ -222,9 +222,11 @@ class Sandbox:
 
     # --- processes ----------------------------------------------------------------------------
 
-    def answers(self) -> Answers:
-        """Airflow's answers to a process that is no worker's."""
-        return Answers(None, self.ask, on_effect=self.journal.metadata_changed, on_unanswered=self.unanswered)
+    def answers(self, ti_id: Any = None) -> Answers:
+        """Airflow's answers to a process that is no worker's, or to the supervisor of a task instance."""
+        return Answers(
+            ti_id, self.ask, on_effect=self.journal.metadata_changed, on_unanswered=self.unanswered
+        )
 
     @contextmanager
     def process(self) -> Iterator[None]:
@@ -244,14 +246,19 @@ class Sandbox:
             self.journal.blocked(obstacles.outlives_task(thread.name))
         self.files.drop_open_files()
 
-    def _freeze(self) -> None:
+    def check_alive(self) -> None:
+        """Raise `ProcessExited` if the process has gone: nobody hears what code of it still says here."""
+        if self._frozen is not None:
+            raise ProcessExited(self._frozen[0])
+
+    def _freeze(self, exit_code: int) -> None:
         """The process has gone: what code of it still runs here changes nothing any more."""
         if self._frozen is None:
-            self._frozen = len(self.journal.effects), self.world()
+            self._frozen = exit_code, len(self.journal.effects), self.world()
 
     def _thaw(self) -> None:
         assert self._frozen is not None, "only called when frozen"
-        count, world = self._frozen
+        _, count, world = self._frozen
         del self.journal.effects[count:]
         self.files.drop_open_files()
         self.put_back(world)

@@ -63,8 +63,14 @@ def crash_trials(
         kinds = after_crash(
             dag, task_id, attempt.map_index, may_retry=attempt.may_retry, profile=profile, chosen=chosen
         )
-        for state in exploration.states:
-            trials += [_crash_trial(dag, attempt, state, recovery) for recovery in kinds]
+        deaths = _deaths(dag, task_id, profile)
+        trials += [
+            _crash_trial(dag, attempt, state, recovery, death)
+            for state in exploration.states
+            for death in deaths
+            for recovery in kinds
+            if (death, recovery) != (CrashKind.OOM, RecoveryKind.CLEAR_RUNNING)  # that ends it in its own way
+        ]
         trials += [_crash_trial(dag, attempt, state, RecoveryKind.GO_ON) for state in ended]
         trials += _power_trials(dag, attempt, lost, kinds, chosen)
     return CrashTrials(trials=tuple(trials), distinct=distinct, explored=explored)
@@ -97,6 +103,16 @@ def _attempts(recording: Recording, task_id: str, profile: Profile) -> list[int]
         return found
     last = len(found) - 1
     return [found[pick] for pick in sorted({0, 1, last // 2, last})]
+
+
+def _deaths(dag: DagInfo, task_id: str, profile: Profile) -> tuple[CrashKind, ...]:
+    """The ways to die that differ: who is told of a death depends on whether the supervisor dies too."""
+    (task,) = (task for task in dag.tasks if task.task_id == task_id)
+    return (
+        (CrashKind.KILL, CrashKind.OOM)
+        if task.calls_back and profile is not Profile.FAST
+        else (CrashKind.KILL,)
+    )
 
 
 def _crash_trial(
@@ -253,7 +269,7 @@ def _starts_of(trials: Sequence[Trial], initial: WorldState, local: Sequence[str
             world=world,
             task_id=trial.scenario.task_id or None,
             map_index=trial.scenario.map_index,
-            is_crash=trial.state is not None and not trial.state.point.has_ended,
+            crash=None if trial.scenario.recovery is RecoveryKind.GO_ON else trial.scenario.crash_kind,
             recovery=trial.scenario.recovery,
         )
 

@@ -155,6 +155,8 @@ def _death(kind: CrashKind) -> str:
             return "The worker was killed"
         case CrashKind.POWER:
             return "The power failed"
+        case CrashKind.OOM:
+            return "The task's process was killed, by want of memory for one,"
 
 
 def _rerun(label: str, finding: Finding, room: int) -> list[str]:
@@ -185,6 +187,8 @@ def _recovery_words(recovery: RecoveryKind, task: str) -> str:
             return f"this mapped index of {task} alone is cleared, {_SOON}"
         case RecoveryKind.CLEAR_FAILED:
             return f"all that failed in the run is cleared, {_SOON}"
+        case RecoveryKind.CLEAR_RUNNING:
+            return f"{task} is cleared while it runs, which ends it, and runs again"
         case RecoveryKind.MARK_SUCCESS:
             return f"{task} is marked success and the run goes on, {_SOON}"
         case RecoveryKind.CLEAR_RUN_AFTER_NEWER:

@@ -3,29 +3,10 @@
 from __future__ import annotations
 
 OBSERVED = {
-    "clear_running": """\
-2024-01-01 success: load success 2
-2024-01-01 xcom load/return_value: 2
-clear_running.2024-01-01.load: begun by try 1, begun by try 2, done by try 2""",
     "sigterm": """\
 2024-01-01 success: load success 1
 2024-01-01 xcom load/return_value: 1
 sigterm.2024-01-01.load: begun by try 1, killed by try 1, done by try 1""",
-    "killed_after_success": """\
-2024-01-01 success: load success 1
-2024-01-01 xcom load/return_value: 1
-killed_after_success.2024-01-01.load: done by try 1""",
-    "killed_after_last_success": """\
-2024-01-01 success: load success 1
-2024-01-01 xcom load/return_value: 1
-killed_after_last_success.2024-01-01.load: done by try 1""",
-    "notified_of_death": """\
-2024-01-01 failed: load failed 1
-notified_of_death.2024-01-01.load: begun by try 1""",
-    "notified_of_retry": """\
-2024-01-01 success: load success 2
-notified_of_retry.2024-01-01.load: begun by try 1, begun by try 2, done by try 2
-notified_of_retry.notified: retry""",
     "dies_twice": """\
 2024-01-01 success: load success 3
 2024-01-01 xcom load/return_value: 3

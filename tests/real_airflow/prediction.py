@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,12 +81,10 @@ class Predictor:
 
 def _crash(clean: Recording, wanted: str) -> CrashState | None:
     """The crash that a scenario begins with; None if its name begins with no crash point."""
-    states = (
-        state
-        for attempt in range(len(clean.outcome.attempts))
-        for state in explore(clean, attempt, Profile.THOROUGH).states
-    )
-    return next((state for state in states if state.point.name == wanted.partition(":kill:")[0]), None)
+    found = (explore(clean, attempt, Profile.THOROUGH) for attempt in range(len(clean.outcome.attempts)))
+    states = (state for exploration in found for state in (*exploration.states, *exploration.after_success))
+    name = re.split(":(?:kill|oom):", wanted)[0]
+    return next((state for state in states if state.point.name == name), None)
 
 
 def _run(run: RunKey, before: Sequence[Attempt], end: Outcome) -> DagRun:

@@ -180,6 +180,29 @@ PREDICTED = (
         lines=2,
         predicted="load@write:{out}/notified_of_lost_retry.2024-01-01.load#1:kill:retry",
     ),
+    # The process of the task dies, its supervisor lives: it runs no callback, nor does anybody else.
+    Scenario(
+        dag_id="notified_of_death",
+        commands=("tasks clear notified_of_death -t load -d -y",),
+        predicted="load@write:{out}/notified_of_death.2024-01-01.load#1:oom:clear-downstream",
+    ),
+    # The executor reports it: the callback of a retry runs once, not twice.
+    Scenario(
+        dag_id="notified_of_retry",
+        file="notified_of_retry.notified",
+        predicted="load@write:{out}/notified_of_retry.2024-01-01.load#1:oom:retry",
+    ),
+    # The end of the task was recorded: all that is lost are the callbacks.
+    Scenario(dag_id="killed_after_success", predicted="load@state:success#1:kill:go-on"),
+    Scenario(dag_id="killed_after_last_success", predicted="load@state:success#1:kill:go-on"),
+    # A clear is what ends it.
+    Scenario(
+        dag_id="clear_running",
+        first_wait=0,
+        file="clear_running.2024-01-01.load",
+        commands=("tasks clear clear_running -r -y",),
+        predicted="load@write:{out}/clear_running.2024-01-01.load#1:kill:clear-running",
+    ),
     # What stands beside the dead task has ended by the time that somebody clears.
     Scenario(
         dag_id="mapped_clear",
@@ -252,28 +275,7 @@ PREDICTED = (
 """What our engine can be asked for."""
 
 NOT_YET = (
-    (
-        Scenario(
-            dag_id="clear_running",
-            first_wait=0,
-            file="clear_running.2024-01-01.load",
-            commands=("tasks clear clear_running -r -y",),
-        ),
-        "a clear of what runs",
-    ),
     (Scenario(dag_id="dies_twice", commands=("tasks clear dies_twice -f -y",)), "a second death"),
     (Scenario(dag_id="sigterm"), "crashes by SIGTERM"),
-    # No state to recover from is left: all that is lost are the callbacks.
-    (Scenario(dag_id="killed_after_success"), "deaths after the end of a task was recorded"),
-    (Scenario(dag_id="killed_after_last_success"), "deaths after the end of a task was recorded"),
-    # A lost worker's callbacks are run, and predicted; these two differ from it.
-    (
-        Scenario(dag_id="notified_of_death"),
-        "deaths that the supervisor reports: it runs no callback, nor does anybody else",
-    ),
-    (
-        Scenario(dag_id="notified_of_retry", file="notified_of_retry.notified"),
-        "deaths that the executor reports: the callback runs once, not twice",
-    ),
 )
 """What our engine cannot be asked for, and what it lacks for it."""

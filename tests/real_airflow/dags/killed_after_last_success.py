@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from airflow.sdk import dag, task
-from crashes import ONE_DAY, killed_here, note
+from crashes import ONE_DAY, killed_here, note, notifier
 
 
 @dag(**ONE_DAY)
 def killed_after_last_success():
-    @task(on_success_callback=[killed_here])
+    @task(on_success_callback=[killed_here, notifier("success")])
     def load(ti=None):
         note("done")
         return ti.try_number
