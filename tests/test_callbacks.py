@@ -7,7 +7,7 @@ from importlib.metadata import version
 import pytest
 from dag_projects import Project
 
-from pytest_rerunsafe.model import CrashKind, RecoveryKind, Rule, Verdict
+from pytest_rerunsafe.model import CrashKind, Rule, Verdict
 
 NOTES = """
     from datetime import datetime, timedelta
