@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,10 @@ from dag_projects import Project, project
 from pytest_rerunsafe.settings import DagSettings, Settings
 
 pytest_plugins = ["pytester"]
+
+# A worker of pytest-xdist runs its tests as if it were alone: what they start must not take itself for a part of this run.
+for _name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
+    os.environ.pop(_name, None)
 
 
 @pytest.fixture(scope="session")

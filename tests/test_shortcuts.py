@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,60 +10,77 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "example_dags"
+FILES = ("orders_unsafe.py", "checkpoint_fixed.py")
 
 SCRIPT = """
-import json, sys
+import json, os, sys, traceback
 from dataclasses import replace
 from pathlib import Path
 
 from pytest_rerunsafe.airflow.boot import boot
 boot()  # before the checker forks: what is patched here is patched there
 from pytest_rerunsafe.airflow.metadata import MetadataStore
+from pytest_rerunsafe.check import Checker
 from pytest_rerunsafe.explore.engine import Engine
 from pytest_rerunsafe.explore.memo import Memo
+from pytest_rerunsafe.report.json import to_transport
+from pytest_rerunsafe.settings import Settings
 
 def ask_each_time(store, question, function):
     with store.aside():
         return function()
 
 MODES = {
+    "usual": lambda: None,
     "asks": lambda: setattr(MetadataStore, "ask", ask_each_time),
     "jumps": lambda: setattr(Engine, "_arrive", lambda engine, dag_id, kind: False),
     "repeats": lambda: setattr(Memo, "repeat", lambda memo, key, answers: None),
 }
-for mode in sys.argv[2:]:
-    MODES[mode]()
 
-from pytest_rerunsafe.check import Checker
-from pytest_rerunsafe.report.json import to_transport
-from pytest_rerunsafe.settings import Settings
+def results(file):
+    checker = Checker(settings=Settings(), rootdir=Path(file).parent, prepare=lambda file, dag, world: None)
+    (dag,) = checker.load(file).dags
+    found = [checker.run(dag, check) for check in checker.checks_of(dag)]
+    checker.close()
+    return [to_transport(replace(result, duration_s=0.0)) for result in found]
 
-file = sys.argv[1]
-checker = Checker(settings=Settings(), rootdir=Path(file).parent, prepare=lambda file, dag, world: None)
-(dag,) = checker.load(file).dags
-for check in checker.checks_of(dag):
-    print("RESULT", to_transport(replace(checker.run(dag, check), duration_s=0.0)))
-checker.close()
+for file in sys.argv[1:]:
+    for mode, patch in MODES.items():
+        pid = os.fork()
+        if pid == 0:
+            try:
+                patch()
+                print("RESULT", json.dumps([Path(file).name, mode, results(file)]), flush=True)
+            except BaseException:
+                traceback.print_exc()
+            os._exit(0)
+        os.waitpid(pid, 0)
 """
 
+Results = dict[tuple[str, str], list[str]]
+"""Of all checks as text, by DAG file and what is not spared."""
 
-def results(tmp_path: Path, file: str, *without: str) -> list[str]:
-    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Airflow is imported once for all of them."""
     ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(EXAMPLES / file), *without],
+        [sys.executable, "-c", SCRIPT, *(str(EXAMPLES / file) for file in FILES)],
         capture_output=True,
         text=True,
         check=True,
-        cwd=tmp_path,
-        env=environment,
+        cwd=tmp_path_factory.mktemp("shortcuts"),
+        env={"HOME": str(tmp_path_factory.mktemp("home")), "PATH": "/usr/bin:/bin"},
     )
-    return [line for line in ran.stdout.splitlines() if line.startswith("RESULT")]
+    lines = [line for line in ran.stdout.splitlines() if line.startswith("RESULT")]
+    assert len(lines) == 4 * len(FILES), ran.stderr
+    told = [json.loads(line.removeprefix("RESULT")) for line in lines]
+    return {(file, mode): found for file, mode, found in told}
 
 
-@pytest.mark.parametrize("file", ["orders_unsafe.py", "checkpoint_fixed.py"])
-def test_shortcuts_change_no_result(tmp_path: Path, file: str) -> None:
-    usual = results(tmp_path, file)
+@pytest.mark.parametrize("shortcut", ["asks", "jumps", "repeats"])
+@pytest.mark.parametrize("file", FILES)
+def test_shortcuts_change_no_result(results: Results, file: str, shortcut: str) -> None:
+    usual = results[file, "usual"]
     assert len(usual) >= 4
-    assert results(tmp_path, file, "asks") == usual
-    assert results(tmp_path, file, "jumps") == usual
-    assert results(tmp_path, file, "repeats") == usual
+    assert results[file, shortcut] == usual
