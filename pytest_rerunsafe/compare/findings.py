@@ -335,8 +335,11 @@ def _instance(attempt: Attempt) -> tuple[str, str, int]:
 
 def outputs_of_effect(effect: Effect) -> tuple[str, ...]:
     """The names of the outputs that an effect changed, each once."""
-    if effect.kind == "trigger":
-        return (f"runs:{effect.target}",)
+    match effect.kind:
+        case "trigger":
+            return (f"runs:{effect.target}",)
+        case "variable" | "variable-delete":
+            return (f"variable:{effect.target}",)
     return tuple(dict.fromkeys(f"file:{path}" for path, _ in effect.files))
 
 

@@ -83,6 +83,8 @@ class Sources:
         self._root = str(rootdir).rstrip("/") + "/"
         self._foreign = (str(Path(__file__).parents[1]), sysconfig.get_path("stdlib"))
         self._relative: dict[str, str | None] = {}
+        self._outside = frozenset(_outwards(sys._getframe(1)))
+        """Frames of the process that this one was forked from: a test of the project that asked for the checks, for one."""
 
     def relative(self, filename: str) -> str | None:
         """A file's path from the rootdir in POSIX form; None if it is not the project's."""
@@ -109,20 +111,18 @@ class Sources:
 
     def innermost(self, frame: FrameType | None) -> Location | None:
         """The innermost of the project's frames; None if there is none."""
-        while frame is not None:
-            if (found := self.locate(frame)) is not None:
-                return found
-            frame = frame.f_back
-        return None
+        return next(self._located(frame), None)
 
     def stack(self, frame: FrameType | None) -> tuple[Location, ...]:
         """The project's frames, innermost first."""
-        found: list[Location] = []
-        while frame is not None:
-            if (location := self.locate(frame)) is not None:
-                found.append(location)
-            frame = frame.f_back
-        return tuple(found)
+        return tuple(self._located(frame))
+
+    def _located(self, frame: FrameType | None) -> Iterator[Location]:
+        for inner in _outwards(frame):
+            if inner in self._outside:
+                return
+            if (found := self.locate(inner)) is not None:
+                yield found
 
     def cut(self, text: str) -> str:
         """A traceback's text with the project's frames only."""
@@ -176,3 +176,10 @@ class Sources:
             yield lambda: Executed(lines=count, depends_on_hashes=any(map(depends_on_hashes, codes)))
         finally:
             sys.settrace(before)
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    """A frame, its caller, and so on."""
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
