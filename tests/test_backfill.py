@@ -14,8 +14,6 @@ from dag_projects import Project, project
 from pytest_rerunsafe.model import CheckResult, DagInfo, Profile, Verdict
 from pytest_rerunsafe.settings import DagSettings, Settings
 
-EXAMPLES = Path(__file__).parents[1] / "example_dags"
-
 HEAD = """\
 import os, random
 from datetime import datetime, timedelta
@@ -280,14 +278,6 @@ def test_a_profile_says_how_many_orders_are_tried(tmp_path: Path, profile: str, 
 
 
 # --- as a user sees it ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("name", "rules"), [("stock_unsafe", {"order-dependent"}), ("stock_fixed", set())])
-def test_the_example_dags_are_what_they_claim(dags: Project, name: str, rules: set[str]) -> None:
-    (dag,) = loaded(dags, name, (EXAMPLES / f"{name}.py").read_text(), "")
-    verdicts = dags.check_dag(dag)
-    assert verdicts.rules == rules
-    assert verdicts.worst is (Verdict.UNSAFE if rules else Verdict.SAFE)
 
 
 def test_an_order_can_be_replayed(dags: Project) -> None:
