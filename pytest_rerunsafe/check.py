@@ -12,7 +12,7 @@ from typing import Any
 
 from .budget import Budget, Left
 from .clean import load_error
-from .explore.jobs import ActJob, FindJob, Job, LoadJob, RecordJob
+from .explore.jobs import REFERENCE, ActJob, FindJob, Job, LoadJob, RecordJob
 from .explore.messages import Answer, Done
 from .explore.pool import NotYet, Pool
 from .explore.related import related
@@ -228,7 +228,7 @@ class Checker:
             folder=self._folder(dag.file),
             logical_date=chosen or dag.logical_date,
             delay_s=START_S,
-            seed="reference",
+            seed=REFERENCE,
             intervals=intervals,
             related=self._related(dag),
         )

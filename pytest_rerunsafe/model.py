@@ -106,6 +106,8 @@ class Effect:
     """The project's own frames, innermost first; empty if none was on the stack."""
     is_parse: bool = False
     """Made while the DAG file was loaded."""
+    nth: int = 0
+    """Which of the changes of that kind and target its attempt was about to make, from 1; 0 if nobody counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +145,9 @@ class Attempt:
     log: str = ""
     is_opaque: bool = False
     """Whether it did what is not seen here; if it failed for it, it is taken to have succeeded."""
+    heeds: tuple[CrashKind, ...] = ()
+    """The signals that the task does something about: `timeout` if it has an `execution_timeout`, `sigterm` if it has an
+    `on_kill` or a handler of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +173,8 @@ class Outcome:
     """How a run ended, be it a clean one or a recovery."""
 
     run_state: str
-    """`success`, `failed`, `stuck` if nothing could go on, `refused` if Airflow does not allow the recovery."""
+    """`success`, `failed`, `stuck` if nothing could go on, `refused` if Airflow does not allow the recovery, `missed` if there
+    is nothing to recover from: the fault did not come to pass, or the run went on otherwise than the recovery takes it to."""
     task_states: Mapping[str, str]
     """By task id, `task_id[map_index]` for mapped ones."""
     attempts: tuple[Attempt, ...]
@@ -179,6 +185,10 @@ class Outcome:
     as_clean_from: tuple[int, int] | None = None
     """If the rest was not run, because the world had become what it was in a clean run: the number of that run, and its
     attempt that comes next. `outputs` and `task_states` are then empty."""
+    left: Files | None = None
+    """The files when Airflow took note of the crash, where that is not the crash state's: its handlers had run."""
+    raised: str = ""
+    """What the change raised that failed: `OSError: [Errno 28] No space left on device`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,12 +229,28 @@ class Profile(_Word):
 
 
 class CrashKind(_Word):
+    """What befalls a worker; the simplest first."""
+
     KILL = "kill"
     """The worker is lost with all that runs on it, the task's supervisor too."""
     OOM = "oom"
     """The task's process alone is killed, as when memory runs out: its supervisor lives on and has its say."""
+    ERROR = "error"
+    """The change fails once, with the exception that it would raise in life."""
+    TIMEOUT = "timeout"
+    """`execution_timeout` is over."""
+    SIGTERM = "sigterm"
+    """The task is asked to end, and killed soon after."""
+    ERROR_EACH_TRY = "error-each-try"
+    """The change fails on every try, until Airflow retries no more."""
+    ZOMBIE = "zombie"
+    """The worker is taken for dead and lives on beside the next attempt."""
     POWER = "power"
     """The machine that holds the files loses power: what was not synced is lost or torn."""
+
+
+ERRORS = frozenset({CrashKind.ERROR, CrashKind.ERROR_EACH_TRY})
+"""Those at which the last change was not made."""
 
 
 class RecoveryKind(_Word):

@@ -15,7 +15,7 @@ from .clean import CleanRuns, judge_clean_runs, obstacle_text
 from .compare.findings import Case, Counting, Judge, fold
 from .compare.volatile import Volatility
 from .explore.damage import Damage, damages
-from .explore.jobs import Job, RecordJob
+from .explore.jobs import REFERENCE, Job, RecordJob
 from .explore.messages import Answer, Cut, Done, Failed, Lost
 from .explore.outputs import file_outputs
 from .explore.scenarios import (
@@ -146,7 +146,7 @@ class Study:
 
     def _record_job(self, **options: Any) -> RecordJob:
         dag_settings = self._settings.for_dag(self._dag.dag_id)
-        chosen = {"delay_s": START_S, "seed": "reference", **options}
+        chosen = {"delay_s": START_S, "seed": REFERENCE, **options}
         return RecordJob(
             dag=self._dag,
             folder=self._folder,
@@ -273,8 +273,8 @@ class Study:
         cut: list[Trial] = []
         for trial, answer in zip(plan.trials, ended, strict=True):
             match answer:
-                case Outcome(run_state="refused"):
-                    refused += 1  # what Airflow does not allow cannot happen
+                case Outcome(run_state="refused" | "missed"):
+                    refused += 1  # what cannot happen
                 case Outcome():
                     obstacles += answer.obstacles
                     notes += map(obstacle_text, answer.notes)
@@ -286,7 +286,10 @@ class Study:
                     return self._result(check, Verdict.ERROR, reason=reason)
                 case Cut():
                     cut.append(trial)
-        findings = self._findings_of_intervals(judge, cases) if check == BACKFILL else self._findings(cases)
+        of_intervals = check == BACKFILL
+        findings = (
+            self._findings_of_intervals(judge, cases) if of_intervals else self._findings(cases, plan.trials)
+        )
         found: dict[str, Any] = {
             "coverage": less(plan.coverage, cut, recoveries=len(plan.trials) - refused),
             "crash_map": crash_map(
@@ -318,7 +321,7 @@ class Study:
             self._judge_by(plan.recording, volatility) if isinstance(volatility, Volatility) else volatility
         )
 
-    def _findings(self, cases: Sequence[Case]) -> tuple[Finding, ...]:
+    def _findings(self, cases: Sequence[Case], trials: Sequence[Trial]) -> tuple[Finding, ...]:
         blamed = [self._of_crash(case) if case.state is not None and case.is_bad else case for case in cases]
         bad = [case for case in blamed if case.is_bad]
         return fold(
@@ -327,20 +330,17 @@ class Study:
                     case, _same_day_is_fine(case, cases), is_local=is_local, is_damaged=is_damaged
                 )
                 for case, is_local, is_damaged in zip(
-                    bad, self._are_local(bad), self._are_damaged(bad), strict=True
+                    bad, self._are_local(bad, trials), self._are_damaged(bad), strict=True
                 )
             ]
         )
 
-    def _are_local(self, bad: Sequence[Case]) -> list[bool]:
+    def _are_local(self, bad: Sequence[Case], tried: Sequence[Trial]) -> list[bool]:
         """Of each bad case, whether it ends well on the worker that has the local files."""
         if not bad or not self._settings.for_dag(self._dag.dag_id).local:
             return [False] * len(bad)
-        final = self._reference.final
-        trials = [
-            Trial(scenario=case.scenario, state=case.state, world=case.state.world if case.state else final)
-            for case in bad
-        ]
+        by_scenario = {trial.scenario: trial for trial in tried}
+        trials = [by_scenario[case.scenario] for case in bad]
         plan = Plan(trials=tuple(trials), recording=self._reference)
         (ended,) = self._trials.ended([plan], same_worker=True)
         return [
@@ -430,7 +430,7 @@ class Study:
         judge = self._judge_of(plan, [outcome])
         if not isinstance(judge, Judge):
             raise LookupError(judge[1])
-        return self._told(judge, judge.case(trial.scenario, trial.state, outcome))
+        return self._told(judge, trial, judge.case(trial.scenario, trial.state, outcome))
 
     def outcome(self, wanted: str) -> Ended:
         """How one scenario ends. Raises LookupError if there is none of that id."""
@@ -457,14 +457,14 @@ class Study:
             for trial in interval_trials(self._dag, recording, Profile.THOROUGH, every):
                 yield Plan(trials=(trial,), recording=recording)
 
-    def _told(self, judge: Judge, case: Case) -> str:
+    def _told(self, judge: Judge, trial: Trial, case: Case) -> str:
         finding = None
         if case.is_bad:
             is_order = self._is_order(case)
-            is_local = judge is self._judge and self._are_local([case])[0]
+            is_local = judge is self._judge and self._are_local([case], [trial])[0]
             is_damaged = judge is self._judge and self._are_damaged([case])[0]
             finding = judge.finding(case, None, is_order=is_order, is_local=is_local, is_damaged=is_damaged)
-        last, following = judge.effects_around(case.state)
+        last, following = judge.effects_around(case)
         return replay_text(
             case.scenario,
             last_effect=last,

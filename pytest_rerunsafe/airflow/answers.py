@@ -37,7 +37,7 @@ from .metadata import session
 Ask = Callable[[str, Callable[[], Any]], Any]
 """Puts a question to Airflow: what tells it from others, and the function that answers it."""
 OnEffect = Callable[[str, str], None]
-"""Kind and target of what a message changed durably."""
+"""Kind and target of what a message changes durably."""
 
 
 class UnansweredMessage(Exception):
@@ -69,6 +69,7 @@ class Answers:
         ask: Ask,
         *,
         on_effect: OnEffect,
+        on_coming: OnEffect = lambda kind, target: None,
         on_unanswered: Callable[[str], None],
         is_stale: Callable[[str, str], bool] = lambda task_id, key: False,
         is_opaque: Callable[[], bool] = lambda: False,
@@ -79,6 +80,8 @@ class Answers:
         self._ti_id = ti_id
         self.ask = ask
         self.on_effect = on_effect
+        self.on_coming = on_coming
+        """Called with kind and target of a change before it is made; what it raises, the task gets."""
         self._is_stale = is_stale
         self._on_unanswered = on_unanswered
         self._is_opaque = is_opaque
@@ -108,7 +111,10 @@ class Answers:
             # Told at once: the task may catch the exception, and Airflow takes it for the task's failure.
             self._on_unanswered(name)
             raise UnansweredMessage(name)
-        return self.on_message(msg, lambda: answer(self, msg))
+        try:
+            return self.on_message(msg, lambda: answer(self, msg))
+        except HTTPException as refused:
+            raise answers_between.refusal(refused) from None
 
     def start_anew(self) -> None:
         """Forget the messages so far."""
@@ -150,6 +156,13 @@ class Answers:
             with on_server():
                 return route(**{name: value for name, value in offered.items() if name in wanted})
 
+    def change(self, kind: str, target: str, route: Callable[..., Any], **arguments: Any) -> Any:
+        """As `call`, for a route that makes a durable change."""
+        self.on_coming(kind, target)
+        found = self.call(route, **arguments)
+        self.on_effect(kind, target)
+        return found
+
     def find(self, route: Callable[..., Any], **arguments: Any) -> Any | None:
         """As `call`; None where the server answers 404."""
         try:
@@ -184,8 +197,7 @@ class Answers:
 
     def _skip_downstream(self, msg: Any) -> None:
         body = payloads.TISkippedDownstreamTasksStatePayload(tasks=msg.tasks)
-        self.call(task_instances.ti_skip_downstream, ti_patch_payload=body)
-        self.on_effect("skip", "downstream")
+        self.change("skip", "downstream", task_instances.ti_skip_downstream, ti_patch_payload=body)
 
     # --- XComs ---
 
@@ -194,14 +206,13 @@ class Answers:
         self.reads[name] = self.reads.get(name, False) or self._is_stale(msg.task_id, msg.key)
 
     def _set_xcom(self, msg: Any) -> None:
-        self.call(xcoms.set_xcom, **_xcom(msg), value=msg.value, **_given(msg, "dag_result", "mapped_length"))
-        self.on_effect("xcom", msg.key)
+        given = {**_xcom(msg), "value": msg.value, **_given(msg, "dag_result", "mapped_length")}
+        self.change("xcom", msg.key, xcoms.set_xcom, **given)
 
     def _delete_xcom(self, msg: Any) -> None:
-        self.call(xcoms.delete_xcom, **_xcom(msg))
+        self.change("xcom-delete", msg.key, xcoms.delete_xcom, **_xcom(msg))
         # The task runner fetches what it deletes, for backends that keep values elsewhere: nothing was made of it.
         self.reads.pop(f"{msg.task_id}/{msg.key}", None)
-        self.on_effect("xcom-delete", msg.key)
 
     def _get_xcom(self, msg: Any) -> Any:
         params = xcoms.GetXcomFilterParams(
@@ -245,12 +256,10 @@ class Answers:
 
     def _put_variable(self, msg: Any) -> None:
         body = VariablePostBody(val=msg.value, description=msg.description)
-        self.call(variables.put_variable, variable_key=msg.key, body=body)
-        self.on_effect("variable", msg.key)
+        self.change("variable", msg.key, variables.put_variable, variable_key=msg.key, body=body)
 
     def _delete_variable(self, msg: Any) -> Any:
-        self.call(variables.delete_variable, variable_key=msg.key)
-        self.on_effect("variable-delete", msg.key)
+        self.change("variable-delete", msg.key, variables.delete_variable, variable_key=msg.key)
         return comms.OKResponse(ok=True)
 
     def _get_variable_keys(self, msg: Any) -> Any:

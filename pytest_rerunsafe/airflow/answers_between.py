@@ -32,13 +32,14 @@ def _trigger_dag_run(answers: Answers, msg: Any) -> Any:
     fields = set(TriggerDAGRunPayload.model_fields)
     body = msg.model_dump_json(include=fields, exclude_defaults=True)
     payload = TriggerDAGRunPayload.model_validate_json(body)
+    answers.on_coming("trigger", msg.dag_id)
     try:
         answers.call(dag_runs.trigger_dag_run, dag_id=msg.dag_id, run_id=msg.run_id, payload=payload)
     except HTTPException as refused:
         if refused.status_code == 404:
             answers.on_missing_dag(msg.dag_id)
         if refused.status_code != 409:
-            raise _refusal(refused) from None
+            raise refusal(refused) from None
         if not msg.reset_dag_run:
             return comms.ErrorResponse(error=ErrorType.DAGRUN_ALREADY_EXISTS)
         answers.call(dag_runs.clear_dag_run, dag_id=msg.dag_id, run_id=msg.run_id)
@@ -46,7 +47,13 @@ def _trigger_dag_run(answers: Answers, msg: Any) -> Any:
     return comms.OKResponse(ok=True)
 
 
-def _refusal(refused: HTTPException) -> AirflowRuntimeError:
+def server_error() -> AirflowRuntimeError:
+    """What a task gets where the server has failed and its client tries no more."""
+    detail = {"status_code": 500, "message": "Internal Server Error", "detail": None}
+    return AirflowRuntimeError(comms.ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail=detail))
+
+
+def refusal(refused: HTTPException) -> AirflowRuntimeError:
     """What the supervisor makes of an answer that its client raises."""
     detail = {"status_code": refused.status_code, "detail": refused.detail}
     return AirflowRuntimeError(comms.ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail=detail))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from airflow.api_fastapi.execution_api.routes import task_instances
 from airflow.dag_processing import processor
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.taskinstancehistory import TaskInstanceHistory
+from airflow.sdk import BaseOperator
 from airflow.sdk.api.datamodels import _generated as client_models
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.supervisor import ActivitySubprocess
@@ -26,7 +28,7 @@ from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance, finalize
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import bindparam, select
 
-from .answers import Answers
+from .answers import Answers, on_server
 from .metadata import session
 from .queries import QueuedTask
 
@@ -40,6 +42,8 @@ class Attempt:
         self._started = datetime.now(tz=timezone.utc)
         self._context = self._start()
         self.may_retry = bool(self._context.should_retry)
+        self.heeds: tuple[str, ...] = ()
+        """Once it has run: the signals that the task does something about, `timeout` and `sigterm`."""
         self._given: dict[str, Any] = answers.ask(f"fields {queued.id}", self._fields)
 
     @property
@@ -68,6 +72,7 @@ class Attempt:
             ti = self._runtime_task_instance(_task_of(load(), dag_id, self.queued.task_id))
             context = ti.get_template_context()
             state, _, error = run(ti, context, log)  # type: ignore[arg-type]
+            self.heeds = tuple(_heeded(ti.task))
             if error is not None and self.answers.terminal_state == TaskInstanceState.SUCCESS:
                 state, error = client_models.TaskInstanceState.SUCCESS, None
             context["exception"] = error
@@ -132,11 +137,12 @@ def run_callbacks(bag: Any, requests: Sequence[Any], log: TaskLog) -> None:
 @contextmanager
 def supervised_by(answers: Answers) -> Iterator[None]:
     """Inside, messages to the supervisor go to `answers`."""
-    task_runner.SUPERVISOR_COMMS = answers  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        del task_runner.SUPERVISOR_COMMS
+    with on_server():
+        task_runner.SUPERVISOR_COMMS = answers  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            del task_runner.SUPERVISOR_COMMS
 
 
 def leave_out_what_only_people_read() -> None:
@@ -157,6 +163,16 @@ def defer_what_waits_for_a_run() -> None:
         return handle(triggered, *given)
 
     task_runner._handle_trigger_dag_run = handle_deferred  # type: ignore[assignment]
+
+
+def _heeded(task: Any) -> Iterator[str]:
+    """The signals that a task does something about, of which `run` has just given it Airflow's handler."""
+    if task.execution_timeout is not None:
+        yield "timeout"
+    handler = signal.getsignal(signal.SIGTERM)
+    is_airflows = getattr(handler, "__module__", "") == task_runner.__name__
+    if not is_airflows or type(task).on_kill is not BaseOperator.on_kill:
+        yield "sigterm"
 
 
 class NotLoaded(Exception):

@@ -27,18 +27,18 @@ def _get_of_task(answers: Answers, msg: Any) -> Any:
 
 def _set_of_task(answers: Answers, msg: Any) -> Any:
     body = task_state_store.TaskStateStorePutBody(value=msg.value, expires_at=msg.expires_at)
-    answers.call(task_state_store.set_task_state_store, key=msg.key, body=body)
-    return _changed(answers, "task-state", msg.key)
+    return _changed(
+        answers, "task-state", msg.key, task_state_store.set_task_state_store, key=msg.key, body=body
+    )
 
 
 def _delete_of_task(answers: Answers, msg: Any) -> Any:
-    answers.call(task_state_store.delete_task_state_store, key=msg.key)
-    return _changed(answers, "task-state-delete", msg.key)
+    route = task_state_store.delete_task_state_store
+    return _changed(answers, "task-state-delete", msg.key, route, key=msg.key)
 
 
 def _clear_of_task(answers: Answers, _: Any) -> Any:
-    answers.call(task_state_store.clear_task_state_store)
-    return _changed(answers, "task-state-delete", "all")
+    return _changed(answers, "task-state-delete", "all", task_state_store.clear_task_state_store)
 
 
 def _route_of_asset(verb: str, msg: Any) -> tuple[Callable[..., Any], dict[str, str]]:
@@ -58,24 +58,22 @@ def _get_of_asset(answers: Answers, msg: Any) -> Any:
 
 def _set_of_asset(answers: Answers, msg: Any) -> Any:
     route, given = _route_of_asset("set", msg)
-    answers.call(route, **given, body=asset_state_store.AssetStateStorePutBody(value=msg.value))
-    return _changed(answers, "asset-state", msg.key)
+    body = asset_state_store.AssetStateStorePutBody(value=msg.value)
+    return _changed(answers, "asset-state", msg.key, route, **given, body=body)
 
 
 def _delete_of_asset(answers: Answers, msg: Any) -> Any:
     route, given = _route_of_asset("delete", msg)
-    answers.call(route, **given)
-    return _changed(answers, "asset-state-delete", msg.key)
+    return _changed(answers, "asset-state-delete", msg.key, route, **given)
 
 
 def _clear_of_asset(answers: Answers, msg: Any) -> Any:
     route, given = _route_of_asset("clear", msg)
-    answers.call(route, **given)
-    return _changed(answers, "asset-state-delete", "all")
+    return _changed(answers, "asset-state-delete", "all", route, **given)
 
 
-def _changed(answers: Answers, kind: str, target: str) -> Any:
-    answers.on_effect(kind, target)
+def _changed(answers: Answers, kind: str, target: str, route: Callable[..., Any], **given: Any) -> Any:
+    answers.change(kind, target, route, **given)
     return comms.OKResponse(ok=True)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from ..model import (
+    ERRORS,
     Attempt,
     CrashKind,
     CrashState,
@@ -142,8 +143,16 @@ class Judge:
         differences: tuple[Difference, ...] = ()
         if rerun != self._clean:
             differences = diff_outputs(self._clean, rerun, self._volatility, is_unordered=self._is_unordered)
+        if state is not None and (kept := self._kept_by_error(scenario, state)):
+            differences = tuple(d for d in differences if d.clean is not None or d.output != kept)
         failing = tuple(sorted(_failing(outcome) - self._failing_anyway))
         return Case(scenario=scenario, state=state, outcome=outcome, differences=differences, failing=failing)
+
+    def _kept_by_error(self, scenario: Scenario, state: CrashState) -> str:
+        """The output that could not be removed, if that was what failed: no code can help that it is still there."""
+        effect = self._recording.effects[state.point.effect]
+        is_removal = scenario.crash_kind in ERRORS and effect.kind in ("unlink", "rmdir")
+        return f"file:{effect.target}" if is_removal else ""
 
     def without(self, case: Case, other: Case) -> Case:
         """The case less the differences that another shows too, on outputs of tasks other than the crashed one."""
@@ -188,7 +197,7 @@ class Judge:
             where, task_id = self._first_effect_on(names), self._writer(names) or scenario.task_id
             if failed is not None:
                 where, task_id = self._where_it_failed(failed), task_name(failed, scenario.dag_id)
-        last, following = self.effects_around(case.state)
+        last, following = self.effects_around(case)
         rule = classify(evidence)
         return Finding(
             rule=rule,
@@ -222,10 +231,10 @@ class Judge:
         return Evidence(
             clean=self._masked(self._clean),
             rerun=self._masked(self._counting.select(case.outcome.outputs)),
-            crash=self._masked(self._left(case.state)),
+            crash=self._masked(self._left(case)),
             differences=case.differences,
             rerun_state=case.rerun_state,
-            written_after=self._written_before(case.state),
+            written_after=self._written_before(case),
             swallowed_errors=self._swallowed_errors(attempts),
             stale_xcom_reads=self._reads_xcoms_otherwise(attempts),
             same_day_is_fine=same_day_is_fine,
@@ -239,17 +248,29 @@ class Judge:
             for name, output in outputs.items()
         }
 
-    def _left(self, state: CrashState | None) -> Outputs:
+    def _left(self, case: Case) -> Outputs:
+        state, left = case.state, case.outcome.left
         if state is None:
             return self._clean
+        if left is not None:
+            state = replace(state, world=replace(state.world, files=left))
         return self._counting.select(self._outputs_of(state))
 
-    def _written_before(self, state: CrashState | None) -> tuple[str, ...]:
+    def _written_before(self, case: Case) -> tuple[str, ...]:
+        state, left = case.state, case.outcome.left
         if state is None:
             return ()
         effects = self._recording.effects[: state.point.effect + 1]
         mine = [effect for effect in effects if effect.attempt == state.point.attempt]
-        return tuple(name for effect in mine for name in outputs_of_effect(effect) if effect.files)
+        if case.scenario.crash_kind in ERRORS:
+            del mine[-1]
+        # What handlers wrote came last.
+        files = {} if left is None else left
+        later = sorted(path for path in files if files[path] != state.world.files.get(path))
+        return (
+            *(name for effect in mine for name in outputs_of_effect(effect) if effect.files),
+            *(f"file:{path}" for path in later),
+        )
 
     def _swallowed_errors(self, attempts: Sequence[Attempt]) -> bool:
         usual = {op for attempt in self._recording.outcome.attempts for op in attempt.failed_operations}
@@ -310,12 +331,17 @@ class Judge:
         effects = self._recording.effects[index + 1 :]
         return [effect for effect in effects if effect.attempt == attempt and effect.kind != "sync"]
 
-    def effects_around(self, state: CrashState | None) -> tuple[str, str]:
+    def effects_around(self, case: Case) -> tuple[str, str]:
         """The last effect that became durable and the first that did not, in words; empty without a crash."""
+        state = case.state
         if state is None:
             return "", ""
         point = state.point
         last = describe_effect(self._recording.effects[point.effect])
+        if case.scenario.crash_kind in ERRORS:
+            mine = [e for e in self._recording.effects[: point.effect] if e.attempt == point.attempt]
+            why = f": {case.outcome.raised}" if case.outcome.raised else ""
+            return describe_effect(mine[-1]) if mine else "", f"{last}{why}"
         following = self._following(point.attempt, point.effect)
         if point.loss:
             return last, point.loss
@@ -409,21 +435,32 @@ def _size(effect: Effect) -> int:
 
 
 def fold(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """One finding per cause: of those with the same rule and task that share a line or an output, the simplest."""
+    """One finding per cause: of those with the same rule and task that share a line or an output, the simplest.
+
+    What a kill at a place shows already is the simplest, whatever rule another kind of crash there breaks.
+    """
+    kinds = (None, CrashKind.KILL, CrashKind.OOM)
+    groups = _groups([finding for finding in findings if finding.crash_kind in kinds])
+    further: list[Finding] = []
+    for finding in findings:
+        if finding.crash_kind in kinds:
+            continue
+        known = next((g for g in groups if any(_is_at_one_place(finding, other) for other in g)), further)
+        known.append(finding)
+    weight = _weight(findings)
+    folded = [
+        replace(min(group, key=weight), others=len(group) - 1) for group in (*groups, *_groups(further))
+    ]
+    return tuple(sorted(folded, key=lambda finding: findings.index(replace(finding, others=0))))
+
+
+def _groups(findings: Sequence[Finding]) -> list[list[Finding]]:
     groups: list[list[Finding]] = []
     for finding in findings:
         alike = [group for group in groups if any(_is_alike(finding, other) for other in group)]
         merged = [finding, *(other for group in alike for other in group)]
         groups = [group for group in groups if group not in alike] + [merged]
-    folded = [replace(min(group, key=_weight(findings)), others=len(group) - 1) for group in groups]
-    in_order = sorted(folded, key=lambda finding: findings.index(replace(finding, others=0)))
-    # What a kill shows already needs no power loss.
-    by_kill = [finding for finding in in_order if finding.crash_kind is not CrashKind.POWER]
-    return tuple(
-        finding
-        for finding in in_order
-        if finding in by_kill or not any(_is_at_one_place(finding, other) for other in by_kill)
-    )
+    return groups
 
 
 def _is_alike(one: Finding, other: Finding) -> bool:

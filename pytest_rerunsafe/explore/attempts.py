@@ -14,16 +14,20 @@ from ..airflow import attempts, sensors
 from ..airflow.answers import Answers
 from ..airflow.queries import QueuedTask
 from ..airflow.scheduling import NoSuchRun
-from ..model import Attempt, WorldState
+from ..model import Attempt, CrashKind, WorldState
 from ..world.guard import ProcessExited
 from ..world.process import capture_output
 from .dag_processor import DagProcessor
-from .journal import OpenAttempt
+from .jobs import BEGINS_S
+from .journal import OpenAttempt, Watcher
 from .memo import Memo
 from .obstacles import misses_dag, no_run_at, waits_in_vain
 from .sandbox import LOG_BYTES, Sandbox
 from .sources import Executed
 from .waits import EXACT_POKES, Allowance, TakenBack, stretched
+
+GIVEN_UP = "given up"
+"""What becomes of an attempt whose worker was taken for dead, whatever it says of its end."""
 
 
 class Attempts:
@@ -44,15 +48,17 @@ class Attempts:
         counts_lines: bool,
         may_repeat: bool,
         allowance: Allowance,
+        watcher: Watcher | None = None,
     ) -> TakenBack | None:
         """Run one attempt of a queued task, from the start that Airflow grants to the end that it records.
 
-        With `may_repeat` one that is known to go as one that ran before is not run again. A sensor that finds nothing is
-        taken back, if it may poke no longer and has done nothing but poke.
+        With `may_repeat` one that is known to go as one that ran before is not run again; one that is watched always is. A
+        sensor that finds nothing is taken back, if it may poke no longer and has done nothing but poke.
         """
         self.on_start()
+        may_repeat = may_repeat and watcher is None
         before, effects = self._sandbox.world(), len(self._sandbox.journal.effects)
-        self._sandbox.clock.advance(1)
+        self._sandbox.clock.advance(BEGINS_S)
         seed = self._seed_of(task)
         self._sandbox.entropy.seed(seed)
         journal = self._sandbox.journal
@@ -63,11 +69,13 @@ class Attempts:
             try_number=task.try_number,
             started=self._sandbox.clock.now,
             operator=self._sandbox.scheduler.dag(task.run[0]).get_task(task.task_id).task_type,
+            watcher=watcher,
         )
         answers = Answers(
             task.id,
             self._sandbox.ask,
             on_effect=journal.metadata_changed,
+            on_coming=journal.coming,
             is_stale=self._sandbox.is_stale,
             on_unanswered=self._sandbox.unanswered,
             is_opaque=lambda: opened.is_opaque,
@@ -84,6 +92,8 @@ class Attempts:
             with ExitStack() as stack:
                 watch = stack.enter_context(self._memo.watching(key, answers)) if may_repeat else None
                 pokes = stack.enter_context(self._poking(opened, before, allowance))
+                if watcher is not None:
+                    stack.enter_context(self._sandbox.telling_changes())
                 ended = self._run_process(attempt, opened, load, keeps_log, counts_lines)
             if pokes.taken_back is not None:
                 self._take_back(before, effects, pokes)
@@ -93,8 +103,11 @@ class Attempts:
             cannot_repeat = opened.has_exited or opened.is_opaque or pokes.count
             if watch is not None and ended.exit_code is None and not cannot_repeat:
                 self._memo.keep(watch, ended)
-        state = attempt.end(ended.exit_code or 0, lambda: self._notice_death(task, load))
-        journal.metadata_changed("state", state)
+        if opened.is_given_up:
+            state = GIVEN_UP  # the server knows its task instance by another id
+        else:
+            state = attempt.end(ended.exit_code or 0, lambda: self._notice_death(task, load))
+            journal.metadata_changed("state", state)
         stale = tuple(name for name, is_stale in answers.reads.items() if is_stale)
         journal.attempts.append(
             replace(ended, state=state, xcom_reads=tuple(answers.reads), stale_xcom_reads=stale)
@@ -170,6 +183,7 @@ class Attempts:
             missing_input=attempts.missing_input(error),
             log=printed.getvalue() if keeps_log else "",
             is_opaque=opened.is_opaque,
+            heeds=tuple(map(CrashKind, attempt.heeds)),
         )
 
     def _execute(
@@ -191,8 +205,9 @@ class Attempts:
             Exception
         ) as failed_anyhow:  # Airflow's task runner let it through: its process would have died of it
             exit_code, error = 1, failed_anyhow
-        self._sandbox.end_process()
-        return exit_code, error
+        # Airflow's task runner takes the end of its process for a failure of the task, if it gets to see it.
+        ended = self._sandbox.end_process()
+        return (exit_code, error) if ended is None else (ended, None)
 
     # --- sensors ------------------------------------------------------------------------------
 
@@ -225,7 +240,7 @@ class Attempts:
         del journal.effects[effects:], journal.obstacles[pokes.obstacles :]
         journal.current = None
         self._sandbox.put_back(before)
-        self._sandbox.clock.move_to(before.clock + timedelta(seconds=1) + pokes.waited)
+        self._sandbox.clock.move_to(before.clock + timedelta(seconds=BEGINS_S) + pokes.waited)
 
 
 class _PokesNoMore(BaseException):

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from ..airflow.queries import QueuedTask
 from ..airflow.scheduling import Turn
 from ..model import RunKey
+from .jobs import TaskInstanceKey
 from .obstacles import does_not_end, endless, waits_in_vain
 from .processes import JobProcesses
 from .sandbox import Sandbox
@@ -19,9 +20,6 @@ MAX_TURNS = 10_000
 ENDED = frozenset({"success", "failed"})
 MOST_RUNS = 100
 """DagRuns in one world: more are taken for DAGs that set each other off for ever."""
-
-TaskInstanceKey = tuple[RunKey, str, int]
-"""DagRun, task id and map index."""
 
 
 class Driver:

@@ -16,7 +16,6 @@ from ..model import (
     Backfill,
     Clear,
     CrashKind,
-    Death,
     Intervals,
     LoadedFile,
     Outcome,
@@ -26,18 +25,16 @@ from ..model import (
     WorldState,
 )
 from .dag_processor import Prepare
-from .drive import ENDED, Driver, TaskInstanceKey
+from .deaths import Befallen, Deaths, look_after, on_another_worker
+from .drive import ENDED, Driver
 from .jobs import ActJob, FindJob, LoadJob, RecordJob, RecoverJob, Start
 from .processes import JobProcesses, Processes
 from .recoveries import BY_ITSELF, clear_of
-from .sandbox import EPOCH, Sandbox, Snapshot
+from .sandbox import Sandbox
 
 CLEARED_S = 600.0
 """From the end of a run until a person clears it, at least."""
 DAY_S = 86_400.0
-ROUND_S, ROUND_AT_S = 600, 71
-"""Deaths are noticed and tasks cleared every so often, so many seconds past it: so that recoveries from what happened a
-little earlier or later go alike, and what is known of one serves the other. No round time: nothing coincides by chance."""
 
 
 class NotRun(Exception):
@@ -53,18 +50,6 @@ class _Ending:
     """Which of the clean runs, and the number of its attempts before the situation."""
 
 
-@dataclass(slots=True)
-class _Death:
-    """A worker's death and what came of it."""
-
-    start: tuple[int, CrashKind | None]
-    """Which world it was, and how the task died in it."""
-    noticed: Snapshot
-    """Airflow has noticed it."""
-    settled: Snapshot | None = None
-    """And whatever could go on without the dead task has ended."""
-
-
 class Engine:
     """Does the jobs of one process."""
 
@@ -72,8 +57,7 @@ class Engine:
         self.sandbox = Sandbox(rootdir)
         self.processes = Processes(self.sandbox, prepare)
         self._driver = Driver(self.sandbox, self.processes.triggers, self._arrive)
-        self._died: _Death | None = None
-        """The last one: recoveries from one state follow each other."""
+        self._deaths = Deaths(self.sandbox, self._driver, self._act_on)
         self._endings: dict[str, _Ending] = {}
         self._ending: _Ending | None = None
         self._situations: dict[str, int] = {}
@@ -207,7 +191,7 @@ class Engine:
 
         What comes after a situation is run once: the world, not the way there, decides how it goes on.
         """
-        self._died = None
+        self._deaths.forget()
         self._endings = {situation: _Ending(None, place) for situation, place in job.clean.items()}
         return tuple(self._recover(job, start) for start in job.starts)
 
@@ -216,72 +200,54 @@ class Engine:
         processes = self.processes.for_job(job)
         if job.logical_dates:
             return self._rerun_intervals(job, start, processes)
+        befallen: Befallen | None = None
         if start.crash is None or start.recovery is RecoveryKind.CLEAR_RUNNING:
-            self.sandbox.begin(start.world, job.seed)
+            self.sandbox.begin(on_another_worker(start.world, job), job.seed)
         else:
-            self._die(job, start, processes)
+            befallen = self._deaths.befall(job, start, processes)
+            if not befallen.leads_to(start.recovery):
+                return Outcome(run_state="missed", task_states={}, attempts=(), outputs={})
         run = self.sandbox.run(job.run)
-        if (
-            start.recovery is RecoveryKind.RETRY
-            and run.state_of(str(start.task_id), start.map_index) == "failed"
-        ):
+        is_retry = start.recovery is RecoveryKind.RETRY and start.fault is None
+        if is_retry and run.state_of(str(start.task_id), start.map_index) == "failed":
             return self.sandbox.outcome(run, "refused")  # this death Airflow does not retry
-        self._act_on(run, start, processes)
+        is_zombie = start.crash is CrashKind.ZOMBIE
+        if not is_zombie:
+            left = befallen.noticed.world if befallen is not None else start.world
+            self._act_on(job, start, processes, left)
         # Airflow leaves `upstream_failed` tasks alone when the task above them is cleared (apache/airflow#52640).
         leaves_some = start.crash is not None and "upstream_failed" in run.task_states().values()
         drive = partial(self._driver.drive, job.run, processes, may_jump=not job.keeps_log)
         state = drive(kind="leaves some" if leaves_some else "")
         if leaves_some and state in ENDED and self._is_blocked(run):
-            self._wait(CLEARED_S)
+            look_after(self.sandbox.clock, CLEARED_S)
             run.clear(Clear(only_failed=True))  # as a person does who wants the run to end well
             state = drive()
-        return self._ended(run, state)
+        outcome = self._ended(run, state)
+        if start.fault is None or is_zombie or befallen is None or outcome.as_clean_from is not None:
+            return outcome
+        return replace(outcome, left=befallen.noticed.world.files, raised=befallen.raised)
 
     def _is_blocked(self, run: runs.Run) -> bool:
         """Whether nothing failed and yet something could not run for what is above it, whatever Airflow calls the run."""
         states = run.task_states().values()
         return "upstream_failed" in states and "failed" not in states
 
-    def _act_on(self, run: runs.Run, start: Start, processes: JobProcesses) -> None:
-        """Do what the recovery says that a person does."""
+    def _act_on(self, job: RecoverJob, start: Start, processes: JobProcesses, left: WorldState) -> None:
+        """Do what the recovery says that a person does, about what was left."""
+        run = self.sandbox.run(job.run)
         task_id, map_index = str(start.task_id), start.map_index
         if start.recovery not in BY_ITSELF:
-            self._wait(DAY_S if start.recovery is RecoveryKind.CLEAR_RUN_DAY_LATER else CLEARED_S)
+            later_s = DAY_S if start.recovery is RecoveryKind.CLEAR_RUN_DAY_LATER else CLEARED_S
+            look_after(self.sandbox.clock, later_s)
         if start.recovery is RecoveryKind.MARK_SUCCESS:
             run.mark(task_id, map_index, "success")
         clear = clear_of(start.recovery, task_id, map_index)
         if clear is not None:
-            self.sandbox.is_stale = self._left_by(start.world, run.clear(clear))
+            self.sandbox.is_stale = self._left_by(left, run.clear(clear))
         if start.recovery is RecoveryKind.CLEAR_RUNNING:
             # The server refuses the next heartbeat; the supervisor then kills the process and reports nothing.
             processes.end_supervisor(run.key, task_id, map_index)
-
-    def _die(self, job: RecoverJob, start: Start, processes: JobProcesses) -> None:
-        """Make the world what it is when Airflow knows that the task's worker has died in the state.
-
-        For a clear also the rest of the run has come to its end without the dead task: so it is by the time that somebody
-        has a look.
-        """
-        assert start.task_id is not None, "only a task's worker can crash"
-        dead = (job.run, start.task_id, start.map_index)
-        if self._died is None or self._died.start != (id(start.world), start.crash):
-            self.sandbox.begin(start.world, job.seed)
-            self._notice(dead, processes, start.crash)
-            self._died = _Death((id(start.world), start.crash), self.sandbox.snapshot())
-        death = self._died
-        if start.recovery is not RecoveryKind.RETRY and death.settled is None:
-            self.sandbox.resume(death.noticed, job.seed)
-            self._driver.drive(job.run, processes, without=dead)
-            death.settled = self.sandbox.snapshot()
-        snapshot = death.noticed if start.recovery is RecoveryKind.RETRY else death.settled
-        assert snapshot is not None, "made above"
-        self.sandbox.resume(snapshot, job.seed)
-
-    def _wait(self, at_least_s: float) -> None:
-        """Move the clock on to the next moment at which somebody looks."""
-        earliest = self.sandbox.clock.now + timedelta(seconds=at_least_s)
-        past = (earliest - EPOCH - timedelta(seconds=ROUND_AT_S)) % timedelta(seconds=ROUND_S)
-        self.sandbox.clock.move_to(earliest + (-past) % timedelta(seconds=ROUND_S))
 
     def _ended(self, run: runs.Run, state: str) -> Outcome:
         """The outcome of a recovery; from now on it tells how each situation that was passed ends."""
@@ -332,7 +298,7 @@ class Engine:
         self.sandbox.begin(job.world, "recovery")
         processes = self.processes.for_job(job)
         if job.death is not None:
-            self._settle(job.death, processes)
+            self._deaths.settle(job.death, processes)
         self.sandbox.clock.advance(job.later_s)
         try:
             touched = self.sandbox.ask(
@@ -344,30 +310,12 @@ class Engine:
         outcome = self.sandbox.outcome(self.sandbox.run(job.run), state)
         return Acted(touched=touched, world=self.sandbox.world(), outcome=outcome)
 
-    def _settle(self, death: Death, processes: JobProcesses) -> None:
-        """Let Airflow notice the death, and whatever can go on without the dead task end."""
-        dead = (death.run, death.task_id, death.map_index)
-        self._notice(dead, processes, death.kind)
-        for date in death.due:
-            runs.create(self.sandbox.scheduler.dag(death.run[0]), date)
-        self.sandbox.journal.scheduler_turned()
-        self._driver.drive(death.run, processes, without=dead)
-
-    def _notice(self, dead: TaskInstanceKey, processes: JobProcesses, kind: CrashKind | None) -> None:
-        """Let Airflow notice the death: that a worker has been silent for too long, or by the supervisor's last word."""
-        if kind is CrashKind.OOM:
-            self._wait(1)
-            processes.lose_process(*dead)
-        else:
-            self._wait(self.sandbox.scheduler.heartbeat_timeout_s + 1)
-            processes.lose_worker(*dead)
-
     # --- several intervals --------------------------------------------------------------------
 
     def _rerun_intervals(self, job: RecoverJob, start: Start, processes: JobProcesses) -> Outcome:
         """Run intervals otherwise than once each, in order."""
         self.sandbox.begin(start.world, job.seed)
-        self._wait(CLEARED_S)
+        look_after(self.sandbox.clock, CLEARED_S)
         run = self.sandbox.run(job.run)
         try:
             self._begin_intervals(start.recovery, run, job.logical_dates)
@@ -376,7 +324,7 @@ class Engine:
         if start.recovery is RecoveryKind.BACKFILL_BACKWARDS:
             # Airflow allows it. Its own backfill would name the runs otherwise, and so what is named after them.
             self.sandbox.begin(start.world, job.seed)
-            self._wait(CLEARED_S)
+            look_after(self.sandbox.clock, CLEARED_S)
             for date in job.logical_dates[:0:-1]:
                 self._driver.drive(runs.create(run.dag, date), processes)
             runs.create(run.dag, job.logical_dates[0])

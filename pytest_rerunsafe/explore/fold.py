@@ -88,3 +88,13 @@ def _torn_change(change: FileChange) -> FileChange:
 
 def _half(size: int) -> int:
     return max(TEAR, size // 2 // TEAR * TEAR)
+
+
+def local_files(files: Files, local: Sequence[str]) -> Files:
+    """Those at the local paths."""
+    return {path: node for path, node in files.items() if _is_within(path, local)}
+
+
+def _is_within(path: str, folders: Sequence[str]) -> bool:
+    # The folders themselves are on every worker.
+    return any(path.startswith(f"{folder}/") or path == folder for folder in folders)

@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from ..model import Action, CrashKind, DagInfo, Death, RecoveryKind, RunKey, WorldState
+from ..model import Action, CrashKind, DagInfo, Death, Files, RecoveryKind, RunKey, WorldState
+
+REFERENCE = "reference"
+"""What all that is random in the reference run is derived from."""
+BEGINS_S = 1
+"""From the turn of the scheduler that queues a task to the start of its attempt."""
+
+
+TaskInstanceKey = tuple[RunKey, str, int]
+"""DagRun, task id and map index."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +63,17 @@ class RecordJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """What befalls an attempt that is run for it, at one of its changes."""
+
+    crash_kind: CrashKind
+    kind: str
+    target: str
+    nth: int
+    """Which of the attempt's changes of that kind and target, from 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
     """What a recovery starts from."""
 
@@ -64,6 +84,7 @@ class Start:
     crash: CrashKind | None
     """How the task has just died in that state; None: nothing died that Airflow takes for running."""
     recovery: RecoveryKind
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +105,10 @@ class RecoverJob:
     keeps_log: bool = False
     logical_dates: tuple[datetime, ...] = ()
     """The intervals that a recovery of several concerns."""
+    local: tuple[str, ...] = ()
+    """Paths that each worker has of its own: a recovery happens on another one."""
+    local_files: Files = field(default_factory=dict)
+    """What that one has there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

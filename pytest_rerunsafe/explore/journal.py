@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import FrameType
+from typing import Protocol
 
 from ..model import Attempt, Effect, FileChange, Location, Obstacle, RowChange, RunKey
 from .damage import digest
@@ -16,6 +18,16 @@ from .sources import Sources
 
 _OF_START = ("state", "xcom-delete")
 """Kinds of effect that the start of an attempt has, whatever the task does."""
+
+
+class Watcher(Protocol):
+    """Who is told of each change of an attempt, with kind, target and number."""
+
+    def coming(self, kind: str, target: str, nth: int) -> None:
+        """It will be made; what this raises, the task gets instead."""
+
+    def changed(self, kind: str, target: str, nth: int) -> None:
+        """It has been made."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,6 +48,11 @@ class OpenAttempt:
     """Whether the task has changed what Airflow knows, its own start aside."""
     failed_operations: list[str] = field(default_factory=list)
     first_reads: dict[str, str] = field(default_factory=dict)
+    changes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How often it was about to make a change, by kind and target."""
+    watcher: Watcher | None = None
+    is_given_up: bool = False
+    """Whether Airflow has taken its worker for dead while it lived."""
 
 
 class Journal:
@@ -56,12 +73,31 @@ class Journal:
         self.current: OpenAttempt | None = None
         self.is_parse = False
 
+    def coming(self, kind: str, target: str) -> None:
+        """A store is about to make a change durable; raises what comes of that instead."""
+        if self.current is None:
+            return
+        self.current.changes[kind, target] += 1
+        if self.current.watcher is None:
+            return
+        try:
+            self.current.watcher.coming(kind, target, self.current.changes[kind, target])
+        except Exception:
+            self.operation_failed(kind, target)
+            raise
+
+    def _changed(self, kind: str, target: str) -> None:
+        if self.current is not None and self.current.watcher is not None:
+            self.current.watcher.changed(kind, target, self.current.changes[kind, target])
+
     def file_changed(self, kind: str, target: str, changes: tuple[FileChange, ...]) -> None:
         """A file operation became durable."""
-        stack = self._sources.stack(sys._getframe(1))
-        self._add(kind, target, stack, files=changes)
-        if changes and threading.current_thread() is not threading.main_thread():
-            self._note_thread(kind, target, stack)
+        if self._keeps_effects:
+            stack = self._sources.stack(sys._getframe(1))
+            self._add(kind, target, stack, files=changes)
+            if changes and threading.current_thread() is not threading.main_thread():
+                self._note_thread(kind, target, stack)
+        self._changed(kind, target)
 
     def metadata_changed(self, kind: str, target: str) -> None:
         """Airflow's server has committed what a message of the task asked for."""
@@ -71,6 +107,7 @@ class Journal:
         if rows and self._keeps_effects:
             stack = self._sources.stack(sys._getframe(1))
             self._add(kind, target, stack, rows=rows)
+        self._changed(kind, target)
 
     def scheduler_turned(self) -> None:
         """The scheduler may have changed the metadata database."""
@@ -96,6 +133,7 @@ class Journal:
                 attempt=len(self.attempts) if self.current is not None else None,
                 stack=stack,
                 is_parse=self.is_parse,
+                nth=0 if self.current is None else self.current.changes[kind, target],
             )
         )
 

@@ -6,9 +6,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from ..model import CrashPoint, CrashState, Effect, Node, Profile, Recording, RunKey, Splice, WorldState
 from .fold import Fold, torn
+from .jobs import BEGINS_S
 from .power import SYNC, power_states
 from .promise import alike, is_marker_write
 
@@ -128,6 +130,34 @@ def points_after_success(recording: Recording, attempt: int) -> tuple[CrashPoint
         name = f"{place}@{effect.kind}:{effect.target}#{seen[effect.kind, effect.target]}"
         points.append(CrashPoint(name=name, attempt=attempt, effect=index, has_ended=True))
     return tuple(points)
+
+
+def before(recording: Recording, attempt: int) -> WorldState:
+    """The world when a worker could have the task, just before the attempt."""
+    fold = Fold(recording.initial.files, recording.initial.rows)
+    for effect in recording.effects:
+        if effect.attempt == attempt:
+            break
+        fold.apply(effect)
+    return fold.state(recording.outcome.attempts[attempt].started - timedelta(seconds=BEGINS_S))
+
+
+def faulty(recording: Recording, states: Sequence[CrashState], profile: Profile) -> tuple[CrashState, ...]:
+    """The crash states whose last change code of the project makes, so that it can notice what befalls it there.
+
+    Unless all are asked for, of those with the same call stack and kind of change the first and the last: what handles a
+    failure is the same for all of a loop.
+    """
+    alike: dict[object, list[CrashState]] = {}
+    for state in states:
+        effect = recording.effects[state.point.effect]
+        if effect.stack and effect.nth and not effect.is_parse and not state.point.is_torn:
+            alike.setdefault((effect.kind, effect.stack), []).append(state)
+    if profile is Profile.THOROUGH:
+        chosen = {id(state) for group in alike.values() for state in group}
+    else:
+        chosen = {id(state) for group in alike.values() for state in (group[0], group[-1])}
+    return tuple(state for state in states if id(state) in chosen)
 
 
 def _folds(recording: Recording, points: Iterable[CrashPoint]) -> Iterable[tuple[CrashPoint, Fold]]:

@@ -14,6 +14,7 @@ from ..airflow.scheduling import dag_of
 from ..model import RunKey
 from .attempts import Attempts
 from .dag_processor import DagProcessor, Prepare
+from .faults import Strike
 from .jobs import ActJob, RecordJob, RecoverJob
 from .sandbox import Sandbox
 from .triggers import Triggers
@@ -51,19 +52,26 @@ class JobProcesses:
         self._bags = bags if bags is not None and self._shares_memory else {}
         self._counts_lines = isinstance(job, RecordJob) and job.counts_lines
         self._keeps_log = job.keeps_log if isinstance(job, RecoverJob) else True
-        self._may_repeat = isinstance(job, RecoverJob) and not job.keeps_log
+        self.may_repeat = isinstance(job, RecoverJob) and not job.keeps_log
+        """Whether an attempt that is known to go as one before is not run again."""
+        self.strike: Strike | None = None
+        """What waits for the attempts of a task instance."""
 
     def attempt(self, task: QueuedTask, waits: Waits, until: datetime) -> None:
         """A worker's: one attempt of a queued task; a sensor may poke until then."""
         if not self._shares_memory:
             self._sandbox.forget()
+        strike = self.strike
+        if strike is not None and strike.instance != (task.run, task.task_id, task.map_index):
+            strike = None
         taken_back = self._attempts.run(
             task,
             self._loader_of(task.run[0]),
             self._keeps_log,
             self._counts_lines,
-            self._may_repeat,
+            self.may_repeat,
             waits.allowance(task.id, until),
+            strike,
         )
         now = self._sandbox.clock.now
         if taken_back is not None:

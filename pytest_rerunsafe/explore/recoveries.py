@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from ..model import Clear, DagInfo, Profile, RecoveryKind
+from ..model import Attempt, Clear, CrashKind, DagInfo, Profile, RecoveryKind
 
 _OF_TASK = (RecoveryKind.CLEAR_DOWNSTREAM, RecoveryKind.CLEAR_TASK)
 _OF_TASK_THOROUGH = (RecoveryKind.CLEAR_UPSTREAM, RecoveryKind.CLEAR_BOTH_WAYS, RecoveryKind.CLEAR_INDEX)
@@ -61,6 +61,32 @@ def after_crash(
         *(recovery for recovery in retry if recovery in (chosen or retry)),
         *different(dag, task_id, map_index, kept),
     )
+
+
+def after_fault(
+    kind: CrashKind,
+    dag: DagInfo,
+    attempt: Attempt,
+    *,
+    profile: Profile,
+    chosen: Sequence[RecoveryKind],
+) -> tuple[RecoveryKind, ...]:
+    """The recoveries from what befell an attempt: few, for kills have shown what differs between them."""
+    narrow = profile if profile is Profile.THOROUGH else Profile.FAST
+    found = after_crash(
+        dag,
+        attempt.task_id,
+        attempt.map_index,
+        may_retry=attempt.may_retry,
+        profile=narrow,
+        chosen=chosen,
+    )
+    found = tuple(recovery for recovery in found if recovery is not RecoveryKind.CLEAR_RUNNING)
+    if kind is CrashKind.ZOMBIE:
+        return found[:1]
+    if kind is CrashKind.ERROR_EACH_TRY:
+        return tuple(recovery for recovery in found if recovery is not RecoveryKind.RETRY)
+    return (*((RecoveryKind.GO_ON,) if not chosen or RecoveryKind.GO_ON in chosen else ()), *found)
 
 
 def after_success(

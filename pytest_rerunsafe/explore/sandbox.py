@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from ..airflow import inputs
-from ..airflow.answers import Answers
+from ..airflow.answers import Answers, on_server
 from ..airflow.metadata import MetadataStore
 from ..airflow.queries import QueuedTask
 from ..airflow.runs import Run
@@ -25,7 +25,7 @@ from ..model import Attempt, Obstacle, Outcome, Row, RowKey, RunKey, WorldState
 from ..world.clock import Clock
 from ..world.entropy import Entropy
 from ..world.files import FileStore
-from ..world.guard import Guard, ProcessExited, cpu_bound
+from ..world.guard import Guard, ProcessExited, bind_cpu_again, cpu_bound
 from ..world.process import ProcessState, leftover_threads
 from . import obstacles
 from .journal import Journal
@@ -54,6 +54,15 @@ class Snapshot:
     notes: tuple[Obstacle, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Frozen:
+    """What a process that has ended by itself left."""
+
+    exit_code: int
+    effects: int
+    world: WorldState
+
+
 class Sandbox:
     """The world of one process, with the patches that keep DAG code in it."""
 
@@ -72,7 +81,7 @@ class Sandbox:
             on_obstacle=lambda obstacle: self.journal.blocked(obstacle),
             on_exit=self._freeze,
         )
-        self._frozen: tuple[int, int, WorldState] | None = None
+        self._frozen: _Frozen | None = None
         self._put_patches_on(rootdir)
         self.metadata.aside = self.aside
         self.base = WorldState(files={}, rows=dict(self.metadata.rows), clock=EPOCH)
@@ -135,10 +144,26 @@ class Sandbox:
         self.seed = seed
         self.entropy.seed(seed)
         self.is_stale = lambda task_id, key: False
-        self.journal = journal = Journal(self.sources, self.metadata.capture, keeps_effects)
+        self.journal = Journal(self.sources, self.metadata.capture, keeps_effects)
+        self._report_changes(keeps_effects)
+
+    def _report_changes(self, all_of_them: bool) -> None:
+        journal = self.journal
         self.files.begin(
-            journal.file_changed if keeps_effects else None, journal.operation_failed, journal.file_read
+            journal.file_changed if all_of_them else None,
+            journal.operation_failed,
+            journal.file_read,
+            journal.coming if all_of_them else None,
         )
+
+    @contextmanager
+    def telling_changes(self) -> Iterator[None]:
+        """Inside, the journal is told of each change to a file, although it keeps none."""
+        self._report_changes(True)
+        try:
+            yield
+        finally:
+            self._report_changes(False)
 
     def snapshot(self) -> Snapshot:
         """The world and what has happened since `begin`, to go on from more than once."""
@@ -236,32 +261,55 @@ class Sandbox:
         with self.clock.ticking(), self._guard.up(), cpu_bound(ATTEMPT_CPU_S, self._out_of_time):
             yield
 
-    def end_process(self) -> None:
-        """Leave of a process what its end leaves."""
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Inside, other processes run while code of a DAG stands still; then it goes on in the world as that is by then."""
+        before = self.journal.current, self._frozen, self._threads, self.seed
+        modules, state = dict(sys.modules), ProcessState.capture(chdir=os.chdir, getcwd=os.getcwd)
+        self.journal.current, self._frozen = None, None
+        try:
+            with (
+                self._guard.down(),
+                self.clock.aside(),
+                self.entropy.beside(),
+                self.files.aside(),
+                on_server(),
+            ):
+                yield
+                self._process.restore()
+        finally:
+            self.journal.current, self._frozen, self._threads, self.seed = before
+            state.restore()
+            sys.modules.update(modules)
+            self.has_run = True
+            bind_cpu_again(ATTEMPT_CPU_S)
+
+    def end_process(self) -> int | None:
+        """Leave of a process what its end leaves; its exit code if it ended by itself, whatever its code made of that."""
+        exit_code = None if self._frozen is None else self._frozen.exit_code
         if self._frozen is not None:
             if self.journal.current is not None:
                 self.journal.current.has_exited = True
-            self._thaw()
+            self._thaw(self._frozen)
         for thread in leftover_threads(self._threads, patience_s=THREADS_S):
             self.journal.blocked(obstacles.outlives_task(thread.name))
         self.files.drop_open_files()
+        return exit_code
 
     def check_alive(self) -> None:
         """Raise `ProcessExited` if the process has gone: nobody hears what code of it still says here."""
         if self._frozen is not None:
-            raise ProcessExited(self._frozen[0])
+            raise ProcessExited(self._frozen.exit_code)
 
     def _freeze(self, exit_code: int) -> None:
         """The process has gone: what code of it still runs here changes nothing any more."""
         if self._frozen is None:
-            self._frozen = exit_code, len(self.journal.effects), self.world()
+            self._frozen = _Frozen(exit_code, len(self.journal.effects), self.world())
 
-    def _thaw(self) -> None:
-        assert self._frozen is not None, "only called when frozen"
-        _, count, world = self._frozen
-        del self.journal.effects[count:]
+    def _thaw(self, frozen: _Frozen) -> None:
+        del self.journal.effects[frozen.effects :]
         self.files.drop_open_files()
-        self.put_back(world)
+        self.put_back(frozen.world)
         self._frozen = None
 
     def _out_of_time(self, frame: FrameType | None) -> None:

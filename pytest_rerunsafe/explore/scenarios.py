@@ -18,10 +18,11 @@ from ..model import (
     Scenario,
     WorldState,
 )
-from .jobs import RecoverJob, Start
-from .points import explore
+from .fold import local_files
+from .jobs import Fault, RecoverJob, Start
+from .points import before, explore, faulty
 from .promise import promise
-from .recoveries import OF_RUN, after_crash, after_success
+from .recoveries import OF_RUN, after_crash, after_fault, after_success
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +33,8 @@ class Trial:
     world: WorldState
     state: CrashState | None = None
     """None: nothing crashed, the run had ended well."""
+    fault: Fault | None = None
+    """What befalls the attempt that begins in the world; None: its worker has died there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +67,16 @@ def crash_trials(
             dag, task_id, attempt.map_index, may_retry=attempt.may_retry, profile=profile, chosen=chosen
         )
         deaths = _deaths(dag, task_id, profile)
-        trials += [
-            _crash_trial(dag, attempt, state, recovery, death)
-            for state in exploration.states
-            for death in deaths
-            for recovery in kinds
-            if (death, recovery) != (CrashKind.OOM, RecoveryKind.CLEAR_RUNNING)  # that ends it in its own way
-        ]
+        faults = _Faults(dag, recording, index, exploration.states, profile, chosen)
+        for state in exploration.states:
+            trials += [
+                _crash_trial(dag, attempt, state, recovery, death)
+                for death in deaths
+                for recovery in kinds
+                if (death, recovery)
+                != (CrashKind.OOM, RecoveryKind.CLEAR_RUNNING)  # that ends it in its own way
+            ]
+            trials += faults.trials_at(state)
         trials += [_crash_trial(dag, attempt, state, RecoveryKind.GO_ON) for state in ended]
         trials += _power_trials(dag, attempt, lost, kinds, chosen)
     return CrashTrials(trials=tuple(trials), distinct=distinct, explored=explored)
@@ -90,6 +96,67 @@ def _power_trials(
             wanted = [kind for kind in (RecoveryKind.GO_ON,) if not chosen or kind in chosen]
         for recovery in wanted:
             yield _crash_trial(dag, attempt, state, recovery, CrashKind.POWER)
+
+
+_BY_PROFILE = {
+    Profile.FAST: (),
+    Profile.DEFAULT: (CrashKind.ERROR, CrashKind.TIMEOUT, CrashKind.SIGTERM),
+    Profile.THOROUGH: (
+        CrashKind.ERROR,
+        CrashKind.TIMEOUT,
+        CrashKind.SIGTERM,
+        CrashKind.ERROR_EACH_TRY,
+        CrashKind.ZOMBIE,
+    ),
+}
+"""The kinds of crash that are tried besides kills."""
+
+
+class _Faults:
+    """What can befall one attempt besides that its worker is killed."""
+
+    def __init__(
+        self,
+        dag: DagInfo,
+        recording: Recording,
+        index: int,
+        states: Sequence[CrashState],
+        profile: Profile,
+        chosen: Sequence[RecoveryKind],
+    ) -> None:
+        self._dag = dag
+        self._recording = recording
+        self._attempt = recording.outcome.attempts[index]
+        self._profile = profile
+        self._chosen = chosen
+        self._kinds = [kind for kind in _BY_PROFILE[profile] if _can_befall(kind, self._attempt)]
+        self._places = {state.point for state in faulty(recording, states, profile)} if self._kinds else set()
+        self._world = before(recording, index) if self._places else None
+
+    def trials_at(self, state: CrashState) -> Iterator[Trial]:
+        """What is tried at the change that led to a crash state."""
+        if state.point not in self._places or self._world is None:
+            return
+        effect = self._recording.effects[state.point.effect]
+        for kind in self._kinds:
+            own = replace(state)  # trials of one state go together, and those of one kind
+            fault = Fault(crash_kind=kind, kind=effect.kind, target=effect.target, nth=effect.nth)
+            for recovery in after_fault(
+                kind, self._dag, self._attempt, profile=self._profile, chosen=self._chosen
+            ):
+                trial = _crash_trial(self._dag, self._attempt, own, recovery)
+                scenario = replace(trial.scenario, crash_kind=kind)
+                yield replace(trial, scenario=scenario, world=self._world, fault=fault)
+
+
+def _can_befall(kind: CrashKind, attempt: Attempt) -> bool:
+    match kind:
+        case CrashKind.ERROR_EACH_TRY:
+            return attempt.may_retry
+        case CrashKind.TIMEOUT | CrashKind.SIGTERM:
+            return kind in attempt.heeds
+        case _:
+            return True
 
 
 def _attempts(recording: Recording, task_id: str, profile: Profile) -> list[int]:
@@ -217,10 +284,7 @@ def jobs_of(
     local: Sequence[str] = (),
 ) -> list[RecoverJob]:
     """The jobs that try them, in order, with `size` states each; on another worker if some paths are `local` to one."""
-    by_state = [
-        tuple(_starts_of(tuple(group), recording.initial, local))
-        for _, group in groupby(trials, key=_state_of)
-    ]
+    by_state = [tuple(map(_start_of, group)) for _, group in groupby(trials, key=_state_of)]
     chunks = [by_state[start : start + size] for start in range(0, len(by_state), size)]
     return [
         RecoverJob(
@@ -232,6 +296,8 @@ def jobs_of(
             seed="recovery",
             keeps_log=keeps_log,
             logical_dates=recording.intervals.logical_dates if recording.intervals else (),
+            local=tuple(local),
+            local_files=local_files(recording.initial.files, local),
         )
         for chunk in chunks
     ]
@@ -261,31 +327,16 @@ def _state_of(trial: Trial) -> object:
     return id(trial.state) if trial.state is not None else trial.scenario.task_id
 
 
-def _starts_of(trials: Sequence[Trial], initial: WorldState, local: Sequence[str]) -> Iterator[Start]:
-    """The starts of trials from one state: one and the same world, by which workers know it."""
-    world = on_another_worker(trials[0].world, initial, local)
-    for trial in trials:
-        yield Start(
-            world=world,
-            task_id=trial.scenario.task_id or None,
-            map_index=trial.scenario.map_index,
-            crash=None if trial.scenario.recovery is RecoveryKind.GO_ON else trial.scenario.crash_kind,
-            recovery=trial.scenario.recovery,
-        )
-
-
-def on_another_worker(world: WorldState, initial: WorldState, local: Sequence[str]) -> WorldState:
-    """The world as a worker finds it that has its own files at the local paths, as they were before the run."""
-    if not local:
-        return world
-    files = {path: node for path, node in world.files.items() if not _is_within(path, local)}
-    files |= {path: node for path, node in initial.files.items() if _is_within(path, local)}
-    return replace(world, files=files)
-
-
-def _is_within(path: str, folders: Sequence[str]) -> bool:
-    # The folders themselves are on every worker.
-    return any(path.startswith(f"{folder}/") or path == folder for folder in folders)
+def _start_of(trial: Trial) -> Start:
+    goes_on = trial.scenario.recovery is RecoveryKind.GO_ON and trial.fault is None
+    return Start(
+        world=trial.world,
+        task_id=trial.scenario.task_id or None,
+        map_index=trial.scenario.map_index,
+        crash=None if goes_on else trial.scenario.crash_kind,
+        recovery=trial.scenario.recovery,
+        fault=trial.fault,
+    )
 
 
 def scenario_id(scenario: Scenario) -> str:

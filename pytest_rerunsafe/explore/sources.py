@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType, FrameType, TracebackType
 from typing import Any
 
 from ..model import Location
@@ -123,6 +123,14 @@ class Sources:
                 return
             if (found := self.locate(inner)) is not None:
                 yield found
+
+    def is_on(self, trace: TracebackType | None) -> bool:
+        """Whether an exception has come by any of the project's frames."""
+        while trace is not None:
+            if self.locate(trace.tb_frame) is not None:
+                return True
+            trace = trace.tb_next
+        return False
 
     def cut(self, text: str) -> str:
         """A traceback's text with the project's frames only."""

@@ -27,15 +27,26 @@ def replay_text(
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
+_SAVED, _NEXT = "Last change saved", "Change that would come next"
+_EVENTS = {
+    CrashKind.KILL: ("The worker is killed", _SAVED, "First change lost"),
+    CrashKind.OOM: ("The task's process is killed", _SAVED, "First change lost"),
+    CrashKind.ERROR: ("The change fails", _SAVED, "Change that failed"),
+    CrashKind.ERROR_EACH_TRY: ("The change fails on every try", _SAVED, "Change that failed"),
+    CrashKind.TIMEOUT: ("The execution_timeout is over", _SAVED, _NEXT),
+    CrashKind.SIGTERM: ("The task gets SIGTERM", _SAVED, _NEXT),
+    CrashKind.ZOMBIE: ("The worker is taken for dead, and lives on,", _SAVED, _NEXT),
+    CrashKind.POWER: ("The power fails", "Last change made", "Lost, for it was not synced"),
+}
+"""What happens, and what the changes before and after are called."""
+
+
 def _beginning(scenario: Scenario, last_effect: str, next_effect: str) -> list[str]:
     if scenario.recovery in OF_INTERVALS:
         return [f"No run has crashed. Intervals: {scenario.recovery}"]
     if scenario.crash_point is None:
         return [f"The run had succeeded. Recovery: {scenario.recovery}" + _of(scenario.task_id)]
-    if scenario.crash_kind is CrashKind.POWER:
-        event, saved, lost = "The power fails", "Last change made", "Lost, for it was not synced"
-    else:
-        event, saved, lost = "The worker is killed", "Last change saved", "First change lost"
+    event, saved, lost = _EVENTS[scenario.crash_kind or CrashKind.KILL]
     lines = [f"{event} at {scenario.crash_point}."]
     lines += [f"  {saved}: {last_effect}"] if last_effect else []
     lines += [f"  {lost}: {next_effect}"] if next_effect else []

@@ -110,7 +110,7 @@ def _events(finding: Finding, source_line: str | None, room: int) -> list[str]:
     return [
         *_at(death, finding, source_line, room),
         *_labelled("Saved only in part" if is_torn else "Last change saved", finding.last_effect, room),
-        *_labelled("First change lost", finding.next_effect, room),
+        *_labelled(_next_change(finding.crash_kind), finding.next_effect, room),
         *_rerun("Recovery", finding, room),
     ]
 
@@ -157,6 +157,27 @@ def _death(kind: CrashKind) -> str:
             return "The power failed"
         case CrashKind.OOM:
             return "The task's process was killed, by want of memory for one,"
+        case CrashKind.ERROR:
+            return "A change failed"
+        case CrashKind.ERROR_EACH_TRY:
+            return "A change failed on every try"
+        case CrashKind.TIMEOUT:
+            return "The execution_timeout was over"
+        case CrashKind.SIGTERM:
+            return "The task got SIGTERM"
+        case CrashKind.ZOMBIE:
+            return "The worker was taken for dead, and lived on,"
+
+
+def _next_change(kind: CrashKind | None) -> str:
+    """What the change after the last one that was saved is called."""
+    match kind:
+        case CrashKind.ERROR | CrashKind.ERROR_EACH_TRY:
+            return "Change that failed"
+        case CrashKind.KILL | CrashKind.OOM | None:
+            return "First change lost"
+        case _:
+            return "Change that would come next"
 
 
 def _rerun(label: str, finding: Finding, room: int) -> list[str]:

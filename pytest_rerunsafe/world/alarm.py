@@ -11,10 +11,11 @@ from .process import replaced
 
 
 class Alarm:
-    """Sends SIGALRM when the clock gets to where it was set. What is computed takes no time and so sets off none."""
+    """Sends a signal when the clock gets to where it was set. What is computed takes no time and so sets off none."""
 
-    def __init__(self, now: Callable[[], float]) -> None:
+    def __init__(self, now: Callable[[], float], signum: int = signal.SIGALRM) -> None:
         self._now = now
+        self._signum = signum
         self._due: float | None = None
         self._interval = 0.0
 
@@ -29,11 +30,30 @@ class Alarm:
         if self._due is None or self._now() < self._due:
             return
         self._due = self._now() + self._interval if self._interval else None
-        signal.raise_signal(signal.SIGALRM)
+        signal.raise_signal(self._signum)
+
+    @property
+    def left_s(self) -> float | None:
+        """The time until then; None if it is not set."""
+        return None if self._due is None else max(self._due - self._now(), 0.0)
+
+    def set(self, seconds: float) -> None:
+        """Let it go off so much later."""
+        self._due = self._now() + seconds
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Inside, it is another process's; afterwards it is set as before."""
+        before = self._due, self._interval
+        self.clear()
+        try:
+            yield
+        finally:
+            self._due, self._interval = before
 
     def clear(self) -> None:
         """Forget it, as the end of a process does."""
-        self._due = None
+        self._due, self._interval = None, 0.0
 
     @contextmanager
     def installed(self) -> Iterator[None]:

@@ -6,7 +6,8 @@ import errno
 import heapq
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import IO, Any
 
 from pyfakefs.fake_file import FakeFile
@@ -111,6 +112,17 @@ class Descriptors:
             file.is_dropped = True
         self._files.clear()
         self._free.clear()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Inside, another process has no files open; afterwards those of this one are open as before."""
+        before = self._files, self._free
+        self._files, self._free = {}, []
+        try:
+            yield
+        finally:
+            self.drop()
+            self._files, self._free = before
 
     # --- reading and writing ------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import asyncio.selector_events
 import operator
 import os
 import selectors
+import signal
 import sys
 import threading
 import time
@@ -39,6 +40,8 @@ class Clock:
         _refuse_naive(at)
         self._undo = ExitStack()
         self.alarm = Alarm(lambda: self.now.timestamp())
+        self.kill = Alarm(lambda: self.now.timestamp(), signal.SIGKILL)
+        """Ends a process that was asked to end."""
         self._lock = threading.Lock()
         # A number: with a datetime, time-machine also takes charge of TZ, which DAG code may unset.
         travel = time_machine.travel(int(at.timestamp()), tick=False)
@@ -73,10 +76,11 @@ class Clock:
         """Move the clock on; by a microsecond at least, so that whoever waits for less gets there."""
         left = max(timedelta(seconds=seconds), _SMALLEST_STEP) if seconds else timedelta()
         while left:
-            step = self.alarm.stop_within(left)
+            step = self.kill.stop_within(self.alarm.stop_within(left))
             with self._lock:
                 self._traveller.shift(step)
             left -= step
+            self.kill.ring()
             self.alarm.ring()
 
     @contextmanager
@@ -93,8 +97,15 @@ class Clock:
             self._is_ticking = before
             if is_ticking:
                 self.alarm.clear()
+                self.kill.clear()
             self._traveller.shift((ticks - self._ticks) * _SMALLEST_STEP)
             self._ticks = ticks
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Inside, the process that has set alarms stands still, and time passes for others."""
+        with self.ticking(False), self.alarm.aside(), self.kill.aside():
+            yield
 
     @contextmanager
     def still(self) -> Iterator[datetime]:

@@ -62,6 +62,19 @@ class Entropy:
             self._source = before
             _forget_timestamps(sys.modules.get("uuid6"))
 
+    @contextmanager
+    def beside(self) -> Iterator[None]:
+        """Inside, other processes may `seed` it; afterwards this one draws on as before."""
+        before = self._label, self._born, self._source.getstate(), random.getstate()
+        names = tempfile._name_sequence  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            self._label, self._born, source, shared = before
+            self._source.setstate(source)
+            random.setstate(shared)
+            tempfile._name_sequence = names  # type: ignore[attr-defined]
+
     def stop(self) -> None:
         self._undo.close()
 

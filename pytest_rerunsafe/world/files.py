@@ -7,13 +7,14 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from pytest_rerunsafe.model import Files, Node
 from pytest_rerunsafe.world.databases import Databases
 from pytest_rerunsafe.world.databases_python import Module
 from pytest_rerunsafe.world.files_calls import Calls, OnFailure
-from pytest_rerunsafe.world.files_ledger import OnEffect, OnRead
+from pytest_rerunsafe.world.files_ledger import OnComing, OnEffect, OnRead
 from pytest_rerunsafe.world.files_patches import OnUnsupported, Patches
 from pytest_rerunsafe.world.files_reads import Reads, Seen, Times, View
 from pytest_rerunsafe.world.files_tree import mounts
@@ -63,6 +64,7 @@ class FileStore:
         self.scratch = Scratch()
         self._started = self._patches.apply()
         self._databases = Databases(self._started, self.scratch, self._lifted)
+        self._databases.before_commit = partial(self._started.ledger.coming, "commit")
         module = Module(self._databases, self._on_unsupported)
         self._patches.replace((sqlite3, sqlite3.dbapi2), module.names)
         self.hide(self.scratch.lock)
@@ -88,17 +90,23 @@ class FileStore:
         """From now on a descriptor of this process is as good as closed for code on the fake file system."""
         self._calls.hidden.add(fd)
 
-    def begin(self, on_effect: OnEffect | None, on_failure: OnFailure, on_read: OnRead | None = None) -> None:
-        """From now on each durable change is reported, if anybody wants to know, each read of a file that is not as it was
-        mounted, and each file operation that raises.
+    def begin(
+        self,
+        on_effect: OnEffect | None,
+        on_failure: OnFailure,
+        on_read: OnRead | None = None,
+        on_coming: OnComing | None = None,
+    ) -> None:
+        """From now on each durable change is reported, before and after, if anybody wants to know, each read of a file that is
+        not as it was mounted, and each file operation that raises.
         """
         self._calls.ledger.on_effect = on_effect
+        self._calls.ledger.on_coming = on_coming
         self._calls.ledger.on_read = on_read
         self._calls.on_failure = on_failure
 
     def end(self) -> None:
-        self._calls.ledger.on_effect = None
-        self._calls.ledger.on_read = None
+        self._calls.ledger.on_effect = self._calls.ledger.on_coming = self._calls.ledger.on_read = None
         self._calls.on_failure = None
 
     @property
@@ -118,6 +126,18 @@ class FileStore:
         self._calls.descriptors.drop()
         if self._databases is not None:
             self._databases.drop()
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Inside, another process works on the files; afterwards this one has open what it had, and is where it was."""
+        filesystem = self._calls.filesystem
+        before = filesystem.cwd, filesystem.umask
+        filesystem.cwd, filesystem.umask = self._home, _UMASK
+        try:
+            with self._calls.descriptors.aside():
+                yield
+        finally:
+            filesystem.cwd, filesystem.umask = before
 
     # --- what code sees, and what it does -----------------------------------------------------
 

@@ -72,6 +72,7 @@ class Calls:
             fail(errno.ENOENT, path)
         if path.endswith("/"):
             fail(errno.EISDIR, path)
+        self.ledger.coming("create", place.path)
         inode = self._new_file(place.name, mode)
         self._add(place, inode)
         self.ledger.publish("create", place.path)
@@ -137,6 +138,7 @@ class Calls:
     def mkdir(self, path: str, mode: int) -> None:
         place = self._free(path)
         permissions = mode & 0o1777 & ~self.filesystem.umask
+        self.ledger.coming("mkdir", place.path)
         self._add(place, FakeDirectory(place.name, permissions, filesystem=self.filesystem))
         self.ledger.publish("mkdir", place.path)
 
@@ -150,6 +152,7 @@ class Calls:
         self.tree.saw(inode, Aspect.NAMES)
         if inode.entries:
             fail(errno.ENOTEMPTY, path)
+        self.ledger.coming("rmdir", place.path)
         self._remove(place)
         self.ledger.publish("rmdir", place.path)
 
@@ -159,6 +162,7 @@ class Calls:
             fail(errno.EISDIR, path)
         if path.endswith("/"):
             fail(errno.ENOTDIR, path)
+        self.ledger.coming("unlink", place.path)
         self._remove(place)
         self.ledger.publish("unlink", place.path)
 
@@ -169,6 +173,7 @@ class Calls:
         if old.inode is new.inode:
             return
         self._check_rename(old, new, old.inode, source, target)
+        self.ledger.coming("rename", new.path)
         if new.inode is not None:
             self._remove(new)
         self._move(old, new, old.inode)
@@ -203,6 +208,7 @@ class Calls:
 
     def symlink(self, target: str, path: str) -> None:
         place = self._free(path)
+        self.ledger.coming("symlink", place.path)
         inode = FakeFile(place.name, stat.S_IFLNK | 0o777, contents=target, filesystem=self.filesystem)
         self._add(place, inode)
         self.ledger.publish("symlink", place.path)
@@ -214,6 +220,7 @@ class Calls:
         assert old.inode is not None
         if is_directory(old.inode):
             fail(errno.EPERM, source)
+        self.ledger.coming("link", place.path)
         self.ledger.changed(old.inode)
         self._add(place, old.inode)
         self.ledger.publish("link", place.path)
@@ -222,6 +229,7 @@ class Calls:
         place = self._free(path)
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
             fail(errno.EPERM, path)
+        self.ledger.coming("create", place.path)
         self._add(place, self._new_file(place.name, mode))
         self.ledger.publish("create", place.path)
 

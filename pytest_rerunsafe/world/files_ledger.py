@@ -31,6 +31,8 @@ OnEffect = Callable[[str, str, "tuple[FileChange, ...]"], None]
 """Kind, target path and changes of one effect."""
 OnRead = Callable[[str, "bytes | bytearray"], None]
 """A path and the whole content that stands there."""
+OnComing = Callable[[str, str], None]
+"""Kind and target of a change that is about to be made; what it raises, the operation raises instead."""
 
 _ABSENT = Node(kind=NodeKind.ABSENT, mode=0)
 _DIRECTORY = Node(kind=NodeKind.DIRECTORY, mode=0o755)
@@ -44,6 +46,7 @@ class Ledger:
         self.saw = tree.saw
         self.on_effect: OnEffect | None = None
         self.on_read: OnRead | None = None
+        self.on_coming: OnComing | None = None
         self._held: dict[str, FakeFile] = {}
         self._gone: set[str] = set()
         self._nodes: dict[str, Node] = {}
@@ -52,6 +55,15 @@ class Ledger:
         self._snapshot: Files | None = None
 
     # --- what happened ------------------------------------------------------------------------
+
+    def coming(self, kind: str, target: str) -> None:
+        """The operation has been found to be possible, and will now be done."""
+        if self.on_coming is not None:
+            self.on_coming(kind, target)
+
+    def _change_coming(self, kind: str, inode: FakeFile) -> None:
+        if self.on_coming is not None and (paths := self.paths_of(inode)):
+            self.on_coming(kind, paths[0])
 
     def left(self, path: str, inode: FakeFile) -> None:
         """The inode, with all below it, no longer stands at the path."""
@@ -101,6 +113,7 @@ class Ledger:
         removed = min(len(data), size - offset)
         if removed == len(data) and content[offset : offset + removed] == data:
             return
+        self._change_coming("write", inode)
         content[offset : offset + removed] = data
         self._spliced("write", inode, Splice(offset=offset, removed=removed, data=data, mtime=time.time()))
 
@@ -110,6 +123,7 @@ class Ledger:
         old = inode.stat_result.st_size
         if size == old:
             return
+        self._change_coming("truncate", inode)
         if size == 0:
             inode._byte_contents = b""
         content = thawed_content(inode)

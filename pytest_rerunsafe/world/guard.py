@@ -114,11 +114,22 @@ class Guard:
     def up(self) -> Iterator[None]:
         """Inside, DAG code runs. Obstacles are told anew, each once per place."""
         self._told.clear()
-        self._is_up = True
+        with self._set(True):
+            yield
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """Inside, no DAG code runs, although some stands still in the middle."""
+        with self._set(False):
+            yield
+
+    @contextmanager
+    def _set(self, is_up: bool) -> Iterator[None]:
+        before, self._is_up = self._is_up, is_up
         try:
             yield
         finally:
-            self._is_up = False
+            self._is_up = before
 
     @contextmanager
     def lifted(self) -> Iterator[None]:
@@ -513,6 +524,14 @@ def cpu_bound(seconds: float, on_bound: Callable[[FrameType | None], None]) -> I
         finally:
             real_timer(signal.ITIMER_PROF, 0)
             real_signal(signal.SIGPROF, before)
+
+
+def bind_cpu_again(seconds: float) -> None:
+    """Let a process that has stood still inside `cpu_bound` compute for that long, whoever has used its timer meanwhile."""
+    _C_SIGNAL.setitimer(signal.ITIMER_PROF, seconds, _REPEAT_S)
+
+
+_C_SIGNAL: Any = sys.modules["_signal"]
 
 
 @contextmanager
