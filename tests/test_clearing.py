@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from dag_projects import Project, project
 
+from pytest_rerunsafe.explore.recoveries import after_crash
 from pytest_rerunsafe.fixtures import RerunSafetyError, Run
 from pytest_rerunsafe.model import Profile, RecoveryKind, Verdict
 from pytest_rerunsafe.settings import DagSettings, Settings
@@ -269,9 +270,15 @@ def test_thorough_tries_all_clears_that_differ(tmp_path: Path) -> None:
         file = made.checker.load(made.write("consuming", HEAD + CONSUMING, "world.mkdir('/data')"))
         # `load` alone, with what is above, below, and both; of the others two of these select the same; the run twice.
         assert made.checker.run(file.dags[0], "rerun").coverage.recoveries == 4 + 2 + 2 + 2
-        # `tell` alone, the run twice, what failed, and `tell` while it runs; it has all others above it.
-        tried = made.checker.run(file.dags[0], "crash.tell").coverage
-        assert tried.recoveries == 5 * tried.explored
+        # `tell` has all others above it and nothing below.
+        options: dict[str, Any] = {"may_retry": False, "profile": Profile.THOROUGH, "chosen": ()}
+        assert after_crash(file.dags[0], "tell", -1, **options) == (
+            RecoveryKind.CLEAR_DOWNSTREAM,
+            RecoveryKind.CLEAR_RUN,
+            RecoveryKind.CLEAR_RUN_DAY_LATER,
+            RecoveryKind.CLEAR_RUNNING,
+            RecoveryKind.CLEAR_FAILED,
+        )
 
 
 def test_a_task_that_is_cleared_while_it_runs_runs_again_without_a_retry(tmp_path: Path) -> None:

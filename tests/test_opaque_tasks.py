@@ -47,8 +47,9 @@ SERVER = 'WarehouseOperator(task_id="move")'
 def test_the_operator_is_named_and_the_tasks_before_and_after_it_are_checked(
     dags: Project, operator: str, reason: str
 ) -> None:
-    source = PIPELINE.format(name="opaque_unsafe", mode="a", operator=operator)
-    verdicts = dags.check("opaque_unsafe", source, "world.mkdir('/data')")
+    name = f"opaque_{operator.partition('(')[0]}"
+    source = PIPELINE.format(name=name, mode="a", operator=operator)
+    verdicts = dags.check(name, source, "world.mkdir('/data')")
     assert (verdicts["clean"].reason or "").startswith(reason)
     assert verdicts["clean"].verdict is Verdict.UNVERIFIABLE
     assert verdicts["crash.move"].verdict is Verdict.UNVERIFIABLE
