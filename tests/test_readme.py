@@ -187,12 +187,13 @@ def test_the_versions_are_those_of_the_package() -> None:
     assert f"Airflow {floor} to 3.{int(above) - 1}" in README
 
 
-def test_the_benchmark_can_rewrite_its_table() -> None:
-    source = (ROOT / "benchmarks" / "speed.py").read_text()
-    begin, end = re.findall(r'"(<!-- speed: \w+ -->)"', source)
+@pytest.mark.parametrize(("name", "shown"), [("speed", "pytest-rerunsafe"), ("growth", "a loop of 10")])
+def test_the_benchmarks_can_rewrite_their_tables(name: str, shown: str) -> None:
+    source = (ROOT / "benchmarks" / f"{name}.py").read_text()
+    begin, end = re.findall(rf'"(<!-- {name}: \w+ -->)"', source)
     table = README.partition(begin)[2].partition(end)[0]
-    assert "pytest-rerunsafe" in table
-    assert "python benchmarks/speed.py --json" in README
+    assert shown in table
+    assert f"python benchmarks/{name}.py --json" in README
 
 
 def test_links_within_the_project_lead_somewhere() -> None:
