@@ -403,6 +403,8 @@ class Scenario:
     crash_point: str | None
     crash_kind: CrashKind | None
     recovery: RecoveryKind
+    first: Scenario | None = None
+    """The death before and the recovery from it, in which this one happens; None: there was none."""
 
 
 # --- DAGs -------------------------------------------------------------------------------------
@@ -517,6 +519,8 @@ class Finding:
     """The first that did not."""
     remedy: str = ""
     """What to do about it, with the place and the names; empty: what the rule says in general."""
+    before: tuple[str, ...] = ()
+    """Deaths before this one, oldest first: `crash point (recovery)`."""
     others: int = 0
     """Scenarios folded into this one: same rule, same place."""
     known: bool = False

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from .again import Again, as_clean
 from .budget import Budget
 from .clean import CleanRuns, judge_clean_runs, obstacle_text
 from .compare.findings import Case, Counting, Judge, fold
@@ -111,7 +113,58 @@ class Study:
             return self._result(check, Verdict.SKIPPED, reason="the task did not run in the clean run")
         if check not in self._ended:
             self._try_ahead(check, expected)
-        return self._of_trials(check, plan, self._ended[check])
+        result = self._of_trials(check, plan, self._ended[check])
+        is_told = any(finding.crash_kind is not CrashKind.POWER for finding in result.findings)
+        is_over = result.verdict is Verdict.ERROR or is_told or check in (RERUN, BACKFILL)
+        if is_over or self._settings.profile is not Profile.THOROUGH:
+            return result  # who cannot bear one death need not be told of two
+        return self._with_deaths_in_recoveries(result, plan)
+
+    @cached_property
+    def _again(self) -> Again:
+        return Again(
+            dag=self._dag,
+            folder=self._folder,
+            reference=self._reference,
+            local=self._settings.for_dag(self._dag.dag_id).local,
+            run=self._run,
+        )
+
+    def _with_deaths_in_recoveries(self, result: CheckResult, plan: Plan) -> CheckResult:
+        """What a check says, and what comes of workers that die again."""
+        if self._budget.left() <= 0:
+            reason = result.reason or none_tried(self._budget.seconds)
+            verdict = Verdict.UNVERIFIABLE if result.verdict is Verdict.SAFE else result.verdict
+            coverage = replace(result.coverage, exhaustive=False)
+            return replace(result, verdict=verdict, reason=reason, coverage=coverage)
+        recovered = self._again.recovered(plan.trials)
+        plans = [Plan(trials=each.trials, recording=each.recording) for each in recovered]
+        findings: list[Finding] = []
+        reasons = [result.reason] if result.reason else []
+        for each, ended in zip(plans, self._trials.ended(plans, left=self._budget.share(1, 1)), strict=True):
+            judge = self._judge_by(as_clean(each.recording, self._reference), self._clean.volatility)
+            reasons += [reason_of(end) for end in ended if not isinstance(end, Outcome)]
+            for trial, end in zip(each.trials, ended, strict=True):
+                if isinstance(end, Outcome):
+                    reasons += map(obstacle_text, end.obstacles)
+                    case = self._of_crash(judge.case(trial.scenario, trial.state, end))
+                    findings += [judge.finding(case, None)] if case.is_bad else []
+        found = (*result.findings, *fold(findings))
+        tried = sum(len(each.trials) for each in plans)
+        coverage = replace(
+            result.coverage,
+            distinct_states=result.coverage.distinct_states + tried,
+            explored=result.coverage.explored + tried,
+            recoveries=result.coverage.recoveries + tried,
+        )
+        bad = Verdict.UNSAFE if found else Verdict.UNVERIFIABLE
+        return replace(
+            result,
+            verdict=bad if found or reasons else result.verdict,
+            reason=reasons[0] if reasons else None,
+            findings=found,
+            coverage=coverage,
+        )
 
     # --- clean runs ---------------------------------------------------------------------------
 
@@ -311,6 +364,8 @@ class Study:
         """Who judges these trials; what is volatile in several intervals is found out only if anything differs."""
         if plan.recording is self._reference:
             return self._judge
+        if plan.recording.intervals is None:
+            return self._judge_by(plan.recording, self._clean.volatility)
         judge = self._judge_by(plan.recording, Volatility.none())
         pairs = zip(plan.trials, ended, strict=True)
         cases = [judge.case(trial.scenario, None, end) for trial, end in pairs if isinstance(end, Outcome)]
@@ -442,9 +497,22 @@ class Study:
         if self._clean.stops:
             raise LookupError(self._clean.stops)
         known = {scenario_id(plan.trials[0].scenario): plan for plan in self._all_trials()}
+        if wanted not in known and (first := next((i for i in known if wanted.startswith(f"{i}:")), None)):
+            known |= self._plans_after(known[first].trials[0].scenario.task_id)
         if wanted not in known:
             raise LookupError(f"no scenario {wanted!r}{near(wanted, known)}")
         return known[wanted]
+
+    def _plans_after(self, task_id: str) -> dict[str, Plan]:
+        """One trial each of deaths in recoveries from deaths of a task, by the scenario's id."""
+        trials = crash_trials(self._dag, self._reference, task_id, Profile.THOROUGH, self._chosen).trials
+        return {
+            scenario_id(trial.scenario): Plan(
+                trials=(trial,), recording=as_clean(each.recording, self._reference)
+            )
+            for each in self._again.recovered(trials)
+            for trial in each.trials
+        }
 
     def _all_trials(self) -> Iterator[Plan]:
         """The trials of the most thorough profile, one by one: whatever profile an id comes from, it is among them."""

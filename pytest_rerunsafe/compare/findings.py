@@ -222,6 +222,7 @@ class Judge:
                 error=failed.error if failed is not None else "",
                 last_kind=self._recording.effects[case.state.point.effect].kind if case.state else "",
             ),
+            before=_before(scenario),
         )
 
     # --- evidence -----------------------------------------------------------------------------
@@ -348,6 +349,12 @@ class Judge:
         if point.is_torn:
             return f"the first part of: {last}", f"the rest of: {last}"
         return last, describe_effect(following[0]) if following else ""
+
+
+def _before(scenario: Scenario) -> tuple[str, ...]:
+    """The deaths before that of a scenario, in words."""
+    first = scenario.first
+    return () if first is None else (*_before(first), f"{first.crash_point} ({first.recovery})")
 
 
 def task_name(attempt: Attempt, dag_id: str) -> str:

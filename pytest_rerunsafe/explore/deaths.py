@@ -14,7 +14,7 @@ from ..world.interrupts import forget_interrupt
 from .drive import Driver
 from .faults import Strike
 from .fold import local_files
-from .jobs import REFERENCE, Fault, RecoverJob, Start, TaskInstanceKey
+from .jobs import REFERENCE, Fault, Recovering, Start, TaskInstanceKey
 from .processes import JobProcesses
 from .recoveries import BY_ITSELF
 from .sandbox import EPOCH, Sandbox, Snapshot
@@ -23,7 +23,7 @@ from .waits import Waits
 ROUND_S, ROUND_AT_S = 600, 71
 """Deaths are noticed and tasks cleared every so often, so many seconds past it: so that recoveries from what happened a
 little earlier or later go alike, and what is known of one serves the other. No round time: nothing coincides by chance."""
-Recover = Callable[[RecoverJob, Start, JobProcesses, WorldState], None]
+Recover = Callable[[Recovering, Start, JobProcesses, WorldState], None]
 _FAILED = ("failed", "up_for_retry")
 
 
@@ -75,7 +75,7 @@ class Deaths:
         """The next start is of another job."""
         self._last = None
 
-    def befall(self, job: RecoverJob, start: Start, processes: JobProcesses) -> Befallen:
+    def befall(self, job: Recovering, start: Start, processes: JobProcesses) -> Befallen:
         """Make the world what it is when the recovery begins, if what has befallen the worker leads to it.
 
         For a clear also the rest of the run has come to its end without the dead task: so it is by the time that somebody
@@ -99,7 +99,7 @@ class Deaths:
         return last
 
     def _happen(
-        self, job: RecoverJob, start: Start, dead: TaskInstanceKey, processes: JobProcesses
+        self, job: Recovering, start: Start, dead: TaskInstanceKey, processes: JobProcesses
     ) -> Befallen:
         if start.fault is not None:
             return self._strike(job, start, start.fault, dead, processes)
@@ -108,7 +108,7 @@ class Deaths:
         return Befallen(start.world, start.crash, None, "", self._sandbox.snapshot())
 
     def _strike(
-        self, job: RecoverJob, start: Start, fault: Fault, dead: TaskInstanceKey, processes: JobProcesses
+        self, job: Recovering, start: Start, fault: Fault, dead: TaskInstanceKey, processes: JobProcesses
     ) -> Befallen:
         """Run the attempt again, with the fault in it."""
         # As in the clean run, so that the same changes come.
@@ -128,7 +128,7 @@ class Deaths:
         ended = noticed if fault.crash_kind is CrashKind.ERROR_EACH_TRY else None
         return Befallen(start.world, start.crash, fault, state, noticed, strike.raised, ended)
 
-    def _outlive(self, job: RecoverJob, start: Start, dead: TaskInstanceKey, processes: JobProcesses) -> None:
+    def _outlive(self, job: Recovering, start: Start, dead: TaskInstanceKey, processes: JobProcesses) -> None:
         """Let the task, whose worker is taken for dead, be run again, and the run end."""
         strike, may_repeat = processes.strike, processes.may_repeat
         # What is repeated makes files anew, and those that the worker has open would no longer be the same.
@@ -182,7 +182,7 @@ def look_after(clock: Clock, at_least_s: float) -> None:
     clock.move_to(earliest + (-past) % timedelta(seconds=ROUND_S))
 
 
-def on_another_worker(world: WorldState, job: RecoverJob) -> WorldState:
+def on_another_worker(world: WorldState, job: Recovering) -> WorldState:
     """The world as a worker finds it that has its own files at the local paths, as they were before the run."""
     if not job.local:
         return world

@@ -27,7 +27,7 @@ from ..model import (
 from .dag_processor import Prepare
 from .deaths import Befallen, Deaths, look_after, on_another_worker
 from .drive import ENDED, Driver
-from .jobs import ActJob, FindJob, LoadJob, RecordJob, RecoverJob, Start
+from .jobs import ActJob, FindJob, LoadJob, RecordJob, RecordRecoveryJob, Recovering, RecoverJob, Start
 from .processes import JobProcesses, Processes
 from .recoveries import BY_ITSELF, clear_of
 from .sandbox import Sandbox
@@ -233,7 +233,27 @@ class Engine:
         states = run.task_states().values()
         return "upstream_failed" in states and "failed" not in states
 
-    def _act_on(self, job: RecoverJob, start: Start, processes: JobProcesses, left: WorldState) -> None:
+    def record_recovery(self, job: RecordRecoveryJob) -> Recording:
+        """A recovery, effect by effect."""
+        self._deaths.forget()
+        self._endings, self._ending, self._situations = {}, None, {}
+        processes = self.processes.for_job(job)
+        self._deaths.befall(job, job.start, processes)
+        initial = self.sandbox.world()
+        self.sandbox.begin(initial, job.seed, keeps_effects=True)
+        self._act_on(job, job.start, processes, initial)
+        self.sandbox.journal.scheduler_turned()
+        state = self._driver.drive(job.run, processes)
+        return Recording(
+            initial=initial,
+            effects=tuple(self.sandbox.journal.effects),
+            final=self.sandbox.world(),
+            run=job.run,
+            outcome=self.sandbox.outcome(self.sandbox.run(job.run), state),
+            situations={},
+        )
+
+    def _act_on(self, job: Recovering, start: Start, processes: JobProcesses, left: WorldState) -> None:
         """Do what the recovery says that a person does, about what was left."""
         run = self.sandbox.run(job.run)
         task_id, map_index = str(start.task_id), start.map_index

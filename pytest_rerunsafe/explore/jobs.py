@@ -112,6 +112,23 @@ class RecoverJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordRecoveryJob:
+    """Restore a state, recover, run to the end; the result is a `Recording` of what was done since the recovery began."""
+
+    dag: DagInfo
+    run: RunKey
+    folder: str
+    start: Start
+    seed: str
+    local: tuple[str, ...] = ()
+    """As in `RecoverJob`."""
+    local_files: Files = field(default_factory=dict)
+
+
+Recovering = RecoverJob | RecordRecoveryJob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ActJob:
     """Do what a person would to DagRuns, and run to the end; the result is an `Acted`."""
 
@@ -126,4 +143,4 @@ class ActJob:
     """In that world; by the time that somebody does something, whatever could go on without the dead task has ended."""
 
 
-Job = FindJob | LoadJob | RecordJob | RecoverJob | ActJob
+Job = FindJob | LoadJob | RecordJob | RecoverJob | RecordRecoveryJob | ActJob

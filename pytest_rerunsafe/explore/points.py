@@ -160,6 +160,13 @@ def faulty(recording: Recording, states: Sequence[CrashState], profile: Profile)
     return tuple(state for state in states if id(state) in chosen)
 
 
+def state_at(recording: Recording, point: CrashPoint) -> CrashState:
+    """What a crash at a point of an attempt leaves."""
+    ((_, fold),) = _folds(recording, [point])
+    started = recording.outcome.attempts[point.attempt].started
+    return CrashState(point=point, world=fold.state(started), covers=1)
+
+
 def _folds(recording: Recording, points: Iterable[CrashPoint]) -> Iterable[tuple[CrashPoint, Fold]]:
     """Each point with the fold that stands there; points in the order of execution."""
     fold = Fold(recording.initial.files, recording.initial.rows)

@@ -15,7 +15,7 @@ from ..model import RunKey
 from .attempts import Attempts
 from .dag_processor import DagProcessor, Prepare
 from .faults import Strike
-from .jobs import ActJob, RecordJob, RecoverJob
+from .jobs import ActJob, RecordJob, RecordRecoveryJob, RecoverJob
 from .sandbox import Sandbox
 from .triggers import Triggers
 from .waits import Waits
@@ -31,7 +31,7 @@ class Processes:
         self.triggers = Triggers(sandbox, self.dag_processor)
 
     def for_job(
-        self, job: RecordJob | RecoverJob | ActJob, bags: Mapping[str, Any] | None = None
+        self, job: RecordJob | RecoverJob | RecordRecoveryJob | ActJob, bags: Mapping[str, Any] | None = None
     ) -> JobProcesses:
         """Them as a job wants them to be; with the bags of files that are parsed already."""
         return JobProcesses(self, job, bags)
@@ -41,7 +41,10 @@ class JobProcesses:
     """What runs the DAGs' code for a job while the scheduler takes its turns."""
 
     def __init__(
-        self, processes: Processes, job: RecordJob | RecoverJob | ActJob, bags: Mapping[str, Any] | None
+        self,
+        processes: Processes,
+        job: RecordJob | RecoverJob | RecordRecoveryJob | ActJob,
+        bags: Mapping[str, Any] | None,
     ) -> None:
         self._sandbox = processes.sandbox
         self._dag_processor = processes.dag_processor

@@ -284,7 +284,7 @@ def jobs_of(
     local: Sequence[str] = (),
 ) -> list[RecoverJob]:
     """The jobs that try them, in order, with `size` states each; on another worker if some paths are `local` to one."""
-    by_state = [tuple(map(_start_of, group)) for _, group in groupby(trials, key=_state_of)]
+    by_state = [tuple(map(start_of, group)) for _, group in groupby(trials, key=_state_of)]
     chunks = [by_state[start : start + size] for start in range(0, len(by_state), size)]
     return [
         RecoverJob(
@@ -327,7 +327,8 @@ def _state_of(trial: Trial) -> object:
     return id(trial.state) if trial.state is not None else trial.scenario.task_id
 
 
-def _start_of(trial: Trial) -> Start:
+def start_of(trial: Trial) -> Start:
+    """What the recovery of a trial starts from."""
     goes_on = trial.scenario.recovery is RecoveryKind.GO_ON and trial.fault is None
     return Start(
         world=trial.world,
@@ -340,6 +341,10 @@ def _start_of(trial: Trial) -> Start:
 
 
 def scenario_id(scenario: Scenario) -> str:
-    """The text that stands for a scenario on the command line: `dag:crash point or task:kind:recovery`, `-` for none."""
+    """The text that stands for a scenario on the command line: `dag:crash point or task:kind:recovery`, `-` for none.
+
+    For a death in a recovery, `dag:crash point:kind:recovery` of the one before it comes first.
+    """
     place = scenario.crash_point or scenario.task_id or "-"
-    return f"{scenario.dag_id}:{place}:{scenario.crash_kind or '-'}:{scenario.recovery}"
+    before = scenario_id(scenario.first) if scenario.first else scenario.dag_id
+    return f"{before}:{place}:{scenario.crash_kind or '-'}:{scenario.recovery}"

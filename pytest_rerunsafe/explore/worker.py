@@ -11,7 +11,7 @@ from ..model import Obstacle
 from ..world.guard import limit_resources
 from .channel import Channel, Closed
 from .engine import Engine, NotRun
-from .jobs import ActJob, FindJob, Job, LoadJob, RecordJob, RecoverJob
+from .jobs import ActJob, FindJob, Job, LoadJob, RecordJob, RecordRecoveryJob, RecoverJob
 from .messages import Alive, Done, Failed, HitBound
 
 
@@ -54,6 +54,8 @@ def _do(engine: Engine, job: Job) -> Any:
             return engine.record(job)
         case RecoverJob():
             return engine.recover(job)
+        case RecordRecoveryJob():
+            return engine.record_recovery(job)
         case ActJob():
             return engine.act(job)
 

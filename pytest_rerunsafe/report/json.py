@@ -142,6 +142,7 @@ def _finding_from(fields: Json) -> Finding:
             "crash_kind": fields["crash_kind"] and CrashKind(fields["crash_kind"]),
             "recovery": fields["recovery"] and RecoveryKind(fields["recovery"]),
             "differences": tuple(Difference(**difference) for difference in fields["differences"]),
+            "before": tuple(fields["before"]),
         }
     )
 

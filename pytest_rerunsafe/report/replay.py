@@ -47,7 +47,9 @@ def _beginning(scenario: Scenario, last_effect: str, next_effect: str) -> list[s
     if scenario.crash_point is None:
         return [f"The run had succeeded. Recovery: {scenario.recovery}" + _of(scenario.task_id)]
     event, saved, lost = _EVENTS[scenario.crash_kind or CrashKind.KILL]
-    lines = [f"{event} at {scenario.crash_point}."]
+    first = scenario.first
+    lines = [f"It has died before, at {first.crash_point}: {first.recovery}."] if first else []
+    lines += [f"{event} at {scenario.crash_point}."]
     lines += [f"  {saved}: {last_effect}"] if last_effect else []
     lines += [f"  {lost}: {next_effect}"] if next_effect else []
     return [*lines, f"Recovery: {scenario.recovery}{_of(scenario.task_id)}"]

@@ -108,6 +108,7 @@ def _events(finding: Finding, source_line: str | None, room: int) -> list[str]:
             *_rerun("Recovery", finding, room),
         ]
     return [
+        *_labelled("It had died before, at", ", then at ".join(finding.before), room),
         *_at(death, finding, source_line, room),
         *_labelled("Saved only in part" if is_torn else "Last change saved", finding.last_effect, room),
         *_labelled(_next_change(finding.crash_kind), finding.next_effect, room),
