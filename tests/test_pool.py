@@ -189,3 +189,22 @@ def test_the_death_of_a_worker_ahead_is_told_to_who_asks(pool_of: Any) -> None:
 def begun_or_lost(pool: Pool, asked: Any) -> None:
     with suppress(NotYet):
         pool.begin("b", asked)
+
+
+def compute(seconds: float) -> str:
+    """Use up so much processor time, however long that takes."""
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+    return "computed"
+
+
+def test_who_computes_is_not_taken_for_one_who_waits(
+    pool_of: Callable[[int], Pool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SILENCE_S", 1.0)
+    pool = pool_of(1)
+    assert results(pool.run("a", jobs((compute, 1.5)))) == ["computed"]
+    (waits,) = pool.run("a", jobs((time.sleep, FOR_EVER_S)))
+    assert isinstance(waits, Lost)
+    assert "waits for something that does not come" in waits.obstacle.what

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ..model import Obstacle
 from .channel import Channel, Closed
@@ -19,6 +20,8 @@ from .zygote import Zygote, ZygoteError
 
 SILENCE_S = 60.0
 """Wall-clock time that a worker may say nothing. Attempts are bounded by processor time; this is for those that wait."""
+COMPUTES = 0.01
+"""Part of that time for which a worker must have had a processor to be at work: on a busy machine it gets little."""
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +73,13 @@ class _Worker:
     exit_code: int | None = None
     hash_seed: int | None = None
     """Of the interpreter that it was forked from; None: the usual one."""
+    computed_s: float = 0.0
+    """Processor time that it had taken when somebody last looked."""
+
+    def has_computed(self) -> bool:
+        """Whether it has been at work since the last look, where the operating system tells."""
+        before, self.computed_s = self.computed_s, _processor_time_s(self.pid)
+        return self.computed_s - before >= SILENCE_S * COMPUTES
 
 
 class Pool:
@@ -200,11 +210,14 @@ class Pool:
         ready = self._selector.select(patience_s)
         if not ready and patience_s >= SILENCE_S:
             for worker in self._busy():
-                self._take(worker, Lost(_SILENT))
+                if not worker.has_computed():
+                    self._take(worker, Lost(_SILENT))
         for key, _ in ready:
-            answer = self._hear(key.data)
+            worker: _Worker = key.data
+            worker.has_computed()  # the next look counts from here
+            answer = self._hear(worker)
             if answer is not None:
-                self._take(key.data, answer)
+                self._take(worker, answer)
 
     def _take(self, worker: _Worker, answer: Answer) -> None:
         if worker.batch is not None:
@@ -259,6 +272,15 @@ class Pool:
             self._end(worker)
         self._reap_killed()
         self._selector.close()
+
+
+def _processor_time_s(pid: int) -> float:
+    """Seconds that a process has computed, as proc(5) has it; 0 where there is no such file."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 _SILENT = Obstacle(
