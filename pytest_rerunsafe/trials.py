@@ -172,7 +172,8 @@ _NAMED = 5
 
 def less(coverage: Coverage, cut: Sequence[Trial], *, recoveries: int) -> Coverage:
     """How much was tried of so many recoveries, without those that were cut off."""
-    states = {id(trial.state) for trial in cut if trial.state is not None}
+    # Faults strike at states that a kill leaves too.
+    states = {trial.state.point for trial in cut if trial.state is not None and trial.fault is None}
     return replace(
         coverage,
         explored=coverage.explored - len(states),

@@ -132,8 +132,9 @@ def test_what_is_cut_off_is_counted_named_and_not_safe(stingy: Callable[..., Ver
     }
     first, second = found["crash.first"], found["crash.second"]
     assert first.reason == (
-        "9 of 12 scenarios were not tried in the budget of 60 s: first@state:running (3), first@create:/first.tmp (3), "
-        "first@rename:/first (3). Raise the budget (--rerun-safety-budget), or choose a profile that explores less."
+        "15 of 18 scenarios were not tried in the budget of 60 s: first@create:/first.tmp (5), first@rename:/first (5), "
+        "first@state:running (3), first@write:/first.tmp (2). Raise the budget (--rerun-safety-budget), or choose a "
+        "profile that explores less."
     )
     coverage = first.coverage
     assert (coverage.distinct_states, coverage.explored, coverage.recoveries) == (4, 1, 3)
@@ -174,7 +175,7 @@ def test_what_is_found_is_unsafe_and_what_was_not_tried_is_told(stingy: Callable
     crash = found["crash.load"]
     assert crash.verdict is Verdict.UNSAFE or found["rerun"].verdict is Verdict.UNSAFE
     assert crash.reason is not None
-    assert "of 6 scenarios were not tried" in crash.reason
+    assert "of 10 scenarios were not tried" in crash.reason
 
 
 def test_no_time_at_all_leaves_the_clean_runs(stingy: Callable[..., Verdicts]) -> None:

@@ -697,7 +697,7 @@ def test_descriptors(world: World) -> None:
     with pytest.raises(OSError, match="Bad file descriptor") as caught:
         os.read(other, 1)
     assert caught.value.errno == errno.EBADF
-    assert world.kinds == ["create", "write", "write", "truncate"]
+    assert world.kinds == ["create", "write", "write", "sync", "truncate"]
     assert world.folded()["/data/f"] == Node(kind=NodeKind.FILE, content=b"01", mode=0o600)
 
 

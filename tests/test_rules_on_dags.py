@@ -394,7 +394,7 @@ PAIRS = (
                 try:
                     os.rename("/data/in.csv", "/data/work.csv")  # HERE
                     text = Path("/data/work.csv").read_text()
-                except OSError:
+                except FileNotFoundError:
                     return
                 Path("/data/out.csv").write_text(text.upper())
             convert()

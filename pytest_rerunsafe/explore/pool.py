@@ -156,7 +156,9 @@ class Pool:
         self._batches = [batch for batch in self._batches if not batch.is_given_up]
         self._reap_killed()
         for worker in [*self._workers]:
-            if worker.file not in files or worker.batch not in (None, *self._batches):
+            # One of no file looks for files: those that have come since it was forked, it would not see.
+            is_stale = worker.file == "" and worker.batch is None
+            if is_stale or worker.file not in files or worker.batch not in (None, *self._batches):
                 self._end(worker)
 
     def _hand_out(self, most: int) -> None:
