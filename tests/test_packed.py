@@ -41,6 +41,11 @@ def tarred(members: Mapping[str, bytes], mtime: int = 1) -> bytes:
     return file.getvalue()
 
 
+def gzipped(content: bytes) -> bytes:
+    """Always the same: the names of tests are made of it."""
+    return gzip.compress(content, mtime=1)
+
+
 def held(name: str, content: bytes) -> bytes:
     return unpacked(Output(name=name, content=content)).content
 
@@ -64,7 +69,7 @@ def summaries(name: str, clean: bytes, rerun: bytes) -> list[str]:
         (
             "file:/x.tgz",
             gzip.compress(tarred({"a": TABLE}, 1), mtime=1),
-            gzip.compress(tarred({"a": TABLE}, 2)),
+            gzip.compress(tarred({"a": TABLE}, 2), mtime=2),
         ),
         (
             "file:/x.zip",
@@ -85,20 +90,20 @@ def test_times_and_settings_of_an_archive_make_no_difference(name: str, one: byt
 @pytest.mark.parametrize(
     ("name", "clean", "rerun", "summary"),
     [
-        ("x.csv.gz", gzip.compress(TABLE), gzip.compress(TABLE + ROWS[3]), "1 of 10 records twice"),
-        ("x.csv.gz", gzip.compress(TABLE), gzip.compress(TABLE) * 2, "all 10 records twice"),
-        ("x.csv.gz", gzip.compress(TABLE), b"", "file is empty"),
-        ("x.csv.gz", gzip.compress(TABLE), gzip.compress(b""), "file is empty"),
+        ("x.csv.gz", gzipped(TABLE), gzipped(TABLE + ROWS[3]), "1 of 10 records twice"),
+        ("x.csv.gz", gzipped(TABLE), gzipped(TABLE) * 2, "all 10 records twice"),
+        ("x.csv.gz", gzipped(TABLE), b"", "file is empty"),
+        ("x.csv.gz", gzipped(TABLE), gzipped(b""), "file is empty"),
         (
             "x.csv.gz",
-            gzip.compress(TABLE),
-            gzip.compress(TABLE)[:30],
+            gzipped(TABLE),
+            gzipped(TABLE)[:30],
             "file is damaged: no gzip file that can be read",
         ),
         (
             "x.gz",
-            gzip.compress(b'{"total": 20}'),
-            gzip.compress(b'{"total": 30}'),
+            gzipped(b'{"total": 20}'),
+            gzipped(b'{"total": 30}'),
             "`total` is 30 instead of 20",
         ),
         ("x.zip", zipped({"a": b"1\n", "b": b"2\n"}), zipped({"a": b"1\n"}), "`b` is missing"),
@@ -169,12 +174,12 @@ def test_a_time_inside_is_masked_where_it_stands() -> None:
     ("name", "content"),
     [
         ("file:/x.csv", TABLE),
-        ("file:/x.gz", gzip.compress(TABLE)[:-1]),
-        ("file:/x.gz", gzip.compress(TABLE) + b"rubbish"),
+        ("file:/x.gz", gzipped(TABLE)[:-1]),
+        ("file:/x.gz", gzipped(TABLE) + b"rubbish"),
         ("file:/x.zip", zipped({"a": TABLE})[:-1]),
         ("file:/x.zip", b"PK\3\4 and no archive"),
         ("file:/x.parquet", b"PAR1 and no table"),
-        ("xcom:a/b", gzip.compress(TABLE)),
+        ("xcom:a/b", gzipped(TABLE)),
         ("file:/x.pkl", b"\x80\x04K\x01."),
     ],
 )
@@ -185,7 +190,7 @@ def test_what_is_no_packed_file_is_left_as_it_is(name: str, content: bytes) -> N
 def test_what_holds_too_much_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packed, "_LARGEST", 1000)
     for name, content in (
-        ("file:/x.gz", gzip.compress(bytes(1001))),
+        ("file:/x.gz", gzipped(bytes(1001))),
         ("file:/x.zip", zipped({"a": bytes(1001)})),
         ("file:/x.tar", tarred({"a": bytes(1001)})),
     ):
