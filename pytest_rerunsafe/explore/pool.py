@@ -215,11 +215,11 @@ class Pool:
                 if not worker.has_computed():
                     self._take(worker, Lost(_SILENT))
         for key, _ in ready:
-            worker: _Worker = key.data
-            worker.has_computed()  # the next look counts from here
-            answer = self._hear(worker)
+            heard: _Worker = key.data
+            heard.has_computed()  # the next look counts from here
+            answer = self._hear(heard)
             if answer is not None:
-                self._take(worker, answer)
+                self._take(heard, answer)
 
     def _take(self, worker: _Worker, answer: Answer) -> None:
         if worker.batch is not None:
