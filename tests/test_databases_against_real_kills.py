@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_files_against_real_kills import in_child
+from watched_disk import in_child
 
 from pytest_rerunsafe.explore.fold import apply_file_changes
 from pytest_rerunsafe.model import Files, Node, NodeKind

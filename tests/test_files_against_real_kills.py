@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import _pyio  # type: ignore[import-not-found]
-import builtins
 import csv
-import functools
 import gzip
-import io
 import json
 import logging
 import os
 import pickle
 import shutil
 import signal
-import stat
-import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -23,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from watched_disk import Killer, Snapshot, in_child, snapshot, watch_disk
 
 from pytest_rerunsafe.explore.fold import apply_file_changes
 from pytest_rerunsafe.model import Files, Node, NodeKind
@@ -30,10 +25,6 @@ from pytest_rerunsafe.world import buffers
 from pytest_rerunsafe.world.files import FileStore
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-
-Snapshot = dict[str, tuple[str, bytes, int]]
-"""Kind, content and permissions by path relative to the program's folder."""
-
 
 # --- programs: each runs in a folder that holds `in.txt`, `old/a` and `old/b` -----------------
 
@@ -243,124 +234,7 @@ def run(program: Callable[[], None], folder: Path) -> None:
     program()
 
 
-def in_child(body: Callable[[], object]) -> tuple[int, Any]:
-    """The exit status of a forked process and what `body` returned in it."""
-    reading, writing = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        try:
-            os.write(writing, pickle.dumps(body()))
-            os._exit(0)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-            os._exit(1)
-    os.close(writing)
-    with open(reading, "rb") as pipe:
-        data = pipe.read()
-    _, status = os.waitpid(pid, 0)
-    return status, pickle.loads(data) if data else None
-
-
 # --- on a real disk ---------------------------------------------------------------------------
-
-
-def snapshot(folder: Path) -> Snapshot:
-    return {str(path.relative_to(folder)): entry(path) for path in sorted(folder.rglob("*"))}
-
-
-def entry(path: Path) -> tuple[str, bytes, int]:
-    status = os.lstat(path)
-    mode = stat.S_IMODE(status.st_mode)
-    if stat.S_ISLNK(status.st_mode):
-        return "link", os.fsencode(os.readlink(path)), mode
-    if stat.S_ISDIR(status.st_mode):
-        return "directory", b"", mode
-    return "file", path.read_bytes(), mode
-
-
-class Killer:
-    """Kills this process right after the operation that makes the n-th change on the disk."""
-
-    def __init__(self, folder: Path, left: int) -> None:
-        self._folder = folder
-        self._left = left
-        self._last = snapshot(folder)
-        self._is_looking = False
-
-    def look(self) -> None:
-        if self._is_looking:
-            return
-        self._is_looking = True
-        now = snapshot(self._folder)
-        self._is_looking = False
-        if now != self._last:
-            self._last = now
-            self._left -= 1
-            if self._left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    def watched(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(function)
-        def watch(*arguments: Any, **keywords: Any) -> Any:
-            try:
-                return function(*arguments, **keywords)
-            finally:
-                self.look()
-
-        return watch
-
-
-CALLS = (
-    *("chmod", "ftruncate", "link", "mkdir", "open", "pwrite", "rename", "replace", "remove", "rmdir"),
-    *("sendfile", "symlink", "truncate", "unlink", "write"),
-)
-
-
-class SortedScan:
-    """`os.scandir` in the order of names: the real one is that of the disk."""
-
-    def __init__(self, scandir: Callable[..., Any], path: Any = ".") -> None:
-        with scandir(path) as entries:
-            self._entries = iter(sorted(entries, key=lambda entry: entry.name))
-
-    def __enter__(self) -> Iterator[Any]:
-        return self._entries
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def __iter__(self) -> Iterator[Any]:
-        return self._entries
-
-
-def watch_disk(killer: Killer) -> None:
-    """Let CPython's own `open`, in its Python form, put its C buffers on a raw file that is watched."""
-
-    class WatchedFile(io.FileIO):
-        __init__ = killer.watched(io.FileIO.__init__)
-        write = killer.watched(io.FileIO.write)
-        truncate = killer.watched(io.FileIO.truncate)
-
-    for name in ("BufferedReader", "BufferedWriter", "BufferedRandom", "TextIOWrapper"):
-        setattr(_pyio, name, getattr(io, name))
-    _pyio.FileIO = WatchedFile
-    real_open, python_open = io.open, _pyio.open
-    for name in CALLS:
-        setattr(os, name, killer.watched(getattr(os, name)))
-
-    os.scandir = functools.partial(SortedScan, os.scandir)  # type: ignore[assignment]
-
-    def open_watched(*arguments: Any, **keywords: Any) -> Any:
-        return (real_open if killer._is_looking else python_open)(*arguments, **keywords)
-
-    _pyio.open = open_watched
-    io.open = open_watched
-    builtins.open = open_watched
-    accessor = getattr(sys.modules["pathlib"], "_NormalAccessor", None)
-    for name in (*CALLS, "open") if accessor else ():
-        if name in vars(accessor):
-            watched = open_watched if name == "open" else getattr(os, name)
-            setattr(accessor, name, staticmethod(watched))
 
 
 def states_after_kills(program: Callable[[], None], folder: Path) -> Iterator[Snapshot]:
