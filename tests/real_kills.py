@@ -20,6 +20,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Template
+
 DAY = "2024-01-01"
 
 Files = dict[str, "str | None"]
@@ -207,7 +209,7 @@ class Stage:
 def argument(value: Any, values: dict[str, Any]) -> Any:
     """A task's argument as Airflow would give it: templates rendered, results of other tasks looked up."""
     if isinstance(value, str):
-        return value.replace("{{ ds }}", DAY)
+        return Template(value).render(ds=DAY)
     return values[value.operator.task_id] if hasattr(value, "operator") else value
 
 
