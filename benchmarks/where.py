@@ -1,6 +1,7 @@
 """Where the time of the checks of one DAG goes: all jobs done in one process, under CPython's profiler.
 
-Run by `speed.py --table`, in a process of its own. The profiler slows calls down: shares count, not times.
+Run by `speed.py --table`, in a process of its own. The profiler slows calls down: shares count, not times. In the profile
+`fast`, for other kinds of crash than kills take the place of the profiler in CPython.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from floor import ready_engine
 
 import pytest_rerunsafe.check
+from pytest_rerunsafe.model import Profile
 from pytest_rerunsafe.settings import Settings
 
 _write = os.write
@@ -35,7 +37,7 @@ REST = "the rest: Airflow's task runner, tasks, answers given again"
 class InProcess:
     """Takes the place of the pool of workers: does each job here."""
 
-    def __init__(self, engine: Any, size: int) -> None:
+    def __init__(self, engine: Any, *_: Any) -> None:
         self._engine = engine
 
     def run(self, file: str, jobs: Sequence[Any], **_: Any) -> list[Any]:
@@ -44,13 +46,17 @@ class InProcess:
 
         return [_answer(self._engine, job) for job in jobs]
 
+    def take_spent(self) -> dict[str, float]:
+        """The profile tells that."""
+        return {}
+
     def close(self) -> None:
         """There is nothing to end."""
 
 
 def _check_all(file: str) -> None:
     checker = pytest_rerunsafe.check.Checker(
-        settings=Settings(), rootdir=Path(file).parent, prepare=lambda file, dag, world: None
+        settings=Settings(profile=Profile.FAST), rootdir=Path(file).parent, prepare=lambda file, dag, world: None
     )
     (dag,) = checker.load(file).dags
     checks = checker.checks_of(dag)
@@ -69,7 +75,7 @@ def _shares(profile: cProfile.Profile) -> dict[str, float]:
 
 def main(file: str) -> None:
     """Profile, tell."""
-    engine: Any = ready_engine(Path(file).parent)
+    engine: Any = ready_engine(Path(file).resolve().parent)
     process = engine.sandbox._process
     # A new process has no profiler: that is put back too, and ours must stay.
     process._parts = tuple(part for part in process._parts if "_keep_settings" not in part.__qualname__)

@@ -83,7 +83,7 @@ def _crash(clean: Recording, wanted: str) -> CrashState | None:
     """The crash that a scenario begins with; None if its name begins with no crash point."""
     found = (explore(clean, attempt, Profile.THOROUGH) for attempt in range(len(clean.outcome.attempts)))
     states = (state for exploration in found for state in (*exploration.states, *exploration.after_success))
-    name = re.split(":(?:kill|oom):", wanted)[0]
+    name = re.split(":(?:kill|oom|sigterm):", wanted)[0]
     return next((state for state in states if state.point.name == name), None)
 
 

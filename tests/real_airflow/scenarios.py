@@ -214,6 +214,15 @@ PREDICTED = (
         commands=("tasks clear clear_failed -f -y",),
         predicted="shaky@write:{out}/clear_failed.2024-01-01.shaky#1:kill:clear-failed",
     ),
+    # Its retry dies at the same place.
+    Scenario(
+        dag_id="dies_twice",
+        commands=("tasks clear dies_twice -t load -d -y",),
+        predicted="load@write:{out}/dies_twice.2024-01-01.load#1:kill:retry"
+        ":load@write:{out}/dies_twice.2024-01-01.load#1:kill:clear-downstream",
+    ),
+    # It is told to end, and goes on once `on_kill` has run.
+    Scenario(dag_id="sigterm", predicted="load@write:{out}/sigterm.2024-01-01.load#1:sigterm:go-on"),
     # It has been resumed by its trigger.
     Scenario(dag_id="deferred", predicted="wait@write:{out}/deferred.2024-01-01.wait#2:kill:retry"),
     # Several runs; one of the first dies.
@@ -273,9 +282,3 @@ PREDICTED = (
     ),
 )
 """What our engine can be asked for."""
-
-NOT_YET = (
-    (Scenario(dag_id="dies_twice", commands=("tasks clear dies_twice -f -y",)), "a second death"),
-    (Scenario(dag_id="sigterm"), "crashes by SIGTERM"),
-)
-"""What our engine cannot be asked for, and what it lacks for it."""
