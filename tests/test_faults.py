@@ -246,6 +246,25 @@ def test_each_operation_fails_as_it_does_in_life(dags: Project) -> None:
     assert seen("commit:/data/db") == "database or disk is full"
 
 
+def test_a_disk_that_is_full_stays_full_while_the_file_is_closed(dags: Project) -> None:
+    """CPython flushes once more what could not be written; with a real full disk, such as `/dev/full`, in vain too."""
+    source = in_dag(
+        """
+        @task
+        def load():
+            with contextlib.suppress(OSError), open("/data/out", "w") as out:
+                out.write("x" * 100)
+                out.flush()
+            with open("/data/seen", "w") as out:
+                out.write("whole" if os.path.getsize("/data/out") else "empty")
+        load()
+        """
+    )
+    dags.check("full_disk", source, "world.mkdir('/data')")
+    left = outcome(dags, "full_disk", "load@write:/data/out#1:error:go-on")
+    assert left.outputs["file:/data/seen"].content == b"empty"
+
+
 def test_what_could_not_be_removed_and_is_still_there_is_nobodys_fault(dags: Project) -> None:
     source = in_dag(
         """

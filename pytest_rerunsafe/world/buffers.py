@@ -37,6 +37,7 @@ class OpenFile:
     __slots__ = (
         "can_read",
         "can_write",
+        "failure",
         "holders",
         "inode",
         "is_append",
@@ -54,6 +55,8 @@ class OpenFile:
         self.is_append = bool(flags & os.O_APPEND)
         self.is_synced = bool(flags & _SYNCED)
         self.is_dropped = False
+        self.failure: OSError | None = None
+        """Why a write failed. A disk that is full stays so while a buffer is flushed again, which CPython does on `close`."""
         self.holders = 0
 
     def get_object(self) -> FakeFile:
@@ -146,7 +149,13 @@ class Descriptors:
             self._ledger.saw(file.inode, Aspect.STATUS)
             start = file.inode.stat_result.st_size
         if data:
-            self._ledger.write(file.inode, start, data)
+            if file.failure is not None:
+                raise OSError(*file.failure.args)
+            try:
+                self._ledger.write(file.inode, start, data)
+            except OSError as error:
+                file.failure = error
+                raise
             if file.is_synced:
                 self._ledger.sync(file.inode)
         if position is None:
