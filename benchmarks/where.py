@@ -56,7 +56,9 @@ class InProcess:
 
 def _check_all(file: str) -> None:
     checker = pytest_rerunsafe.check.Checker(
-        settings=Settings(profile=Profile.FAST), rootdir=Path(file).parent, prepare=lambda file, dag, world: None
+        settings=Settings(profile=Profile.FAST),
+        rootdir=Path(file).parent,
+        prepare=lambda file, dag, world: None,
     )
     (dag,) = checker.load(file).dags
     checks = checker.checks_of(dag)

@@ -274,8 +274,13 @@ class RecoveryKind(_Word):
     BACKFILL_COMPLETED = "backfill-completed"
     BACKFILL_COMPLETED_BACKWARDS = "backfill-completed-backwards"
     CATCHUP = "catchup"
+    RETRY_AFTER_NEWER = "retry-after-newer"
+    """A task of the oldest interval has died, and is retried only after the newer ones have ended."""
+    CLEAR_DOWNSTREAM_AFTER_NEWER = "clear-downstream-after-newer"
 
 
+LATE = frozenset({RecoveryKind.RETRY_AFTER_NEWER, RecoveryKind.CLEAR_DOWNSTREAM_AFTER_NEWER})
+"""Those from a death in one interval that others do not wait for."""
 OF_INTERVALS = frozenset(
     {
         RecoveryKind.CLEAR_RUN_AFTER_NEWER,
@@ -283,6 +288,7 @@ OF_INTERVALS = frozenset(
         RecoveryKind.BACKFILL_COMPLETED,
         RecoveryKind.BACKFILL_COMPLETED_BACKWARDS,
         RecoveryKind.CATCHUP,
+        *LATE,
     }
 )
 """Those that concern several intervals."""

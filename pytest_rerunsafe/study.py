@@ -22,6 +22,7 @@ from .explore.messages import Answer, Cut, Done, Failed, Lost
 from .explore.outputs import file_outputs
 from .explore.scenarios import (
     Trial,
+    at_once,
     crash_trials,
     interval_trials,
     is_first_time,
@@ -341,7 +342,9 @@ class Study:
                     cut.append(trial)
         of_intervals = check == BACKFILL
         findings = (
-            self._findings_of_intervals(judge, cases) if of_intervals else self._findings(cases, plan.trials)
+            self._findings_of_intervals(judge, cases, plan.trials)
+            if of_intervals
+            else self._findings(cases, plan.trials)
         )
         found: dict[str, Any] = {
             "coverage": less(plan.coverage, cut, recoveries=len(plan.trials) - refused),
@@ -425,16 +428,35 @@ class Study:
                     found.add(number)
         return [number in found for number in range(len(bad))]
 
-    def _findings_of_intervals(self, judge: Judge, cases: Sequence[Case]) -> tuple[Finding, ...]:
-        return fold(
-            [judge.finding(case, None, is_order=self._is_order(case)) for case in cases if case.is_bad]
-        )
+    def _findings_of_intervals(
+        self, judge: Judge, cases: Sequence[Case], trials: Sequence[Trial]
+    ) -> tuple[Finding, ...]:
+        bad = [case for case in cases if case.is_bad]
+        # What goes wrong already where nothing dies, or one run is alone, is found there.
+        found = [case for case in bad if case.state is None] or self._only_late(bad, trials)
+        return fold([judge.finding(case, None, is_order=self._is_order(case)) for case in found])
+
+    def _only_late(self, bad: Sequence[Case], tried: Sequence[Trial]) -> list[Case]:
+        """Those of recoveries after newer intervals that end well where the run is alone."""
+        by_scenario = {trial.scenario: trial for trial in tried}
+        alone = [(case, at_once(by_scenario[case.scenario], self._reference)) for case in bad]
+        trials = [(case, trial) for case, trial in alone if trial is not None]
+        if not trials:
+            return []
+        plan = Plan(trials=tuple(trial for _, trial in trials), recording=self._reference)
+        (ended,) = self._trials.ended([plan])
+        return [
+            case
+            for (case, trial), outcome in zip(trials, ended, strict=True)
+            if isinstance(outcome, Outcome)
+            and not self._judge.case(trial.scenario, trial.state, outcome).is_bad
+        ]
 
     def _is_order(self, case: Case) -> bool:
         """Whether the order is to blame: not for what is bad already where one run alone is cleared."""
         if case.scenario.recovery not in OF_INTERVALS:
             return False
-        return is_first_time(case.scenario) or self._one_rerun_is_fine
+        return case.state is not None or is_first_time(case.scenario) or self._one_rerun_is_fine
 
     @cached_property
     def _one_rerun_is_fine(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -200,6 +201,75 @@ def test_what_a_clear_of_one_run_repeats_is_not_blamed_on_the_order(dags: Projec
     assert {str(finding.rule) for finding in result.findings} == {"duplicate-output"}
 
 
+# --- recovered late ---------------------------------------------------------------------------
+
+STAGES = """
+@task{options}
+def extract(ds=None):
+    publish("{stage}", ds)
+@task{options}
+def load(ds=None):
+    publish(f"/data/{{ds}}", read("{stage}"))
+extract() >> load()
+"""
+ONE_STAGE, OWN_STAGE = "/data/stage", '/data/stage-" + ds + "'
+
+
+@pytest.fixture(scope="module")
+def thorough(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """As `dags`, by the profile that recovers late."""
+    settings = Settings(profile=Profile.THOROUGH, dag={"d": DagSettings(ignore=("/data/stage",))})
+    yield from project(tmp_path_factory.mktemp("thorough").resolve(), settings)
+
+
+# One at a time, but for a run that waits for a retry: no order that nobody dies in shows anything.
+IN_A_ROW = ("", "max_active_runs=1", "")
+IN_A_POOL = ('(retries=1, pool="one", weight_rule="upstream")', "", "; world.set_pool('one', 1)")
+
+
+@pytest.mark.parametrize(
+    ("given", "recovery"),
+    [(IN_A_ROW, "clear-downstream-after-newer"), (IN_A_POOL, "retry-after-newer")],
+)
+def test_a_run_that_recovers_after_newer_ones_meets_what_they_have_left(
+    thorough: Project, given: tuple[str, str, str], recovery: str
+) -> None:
+    of_tasks, of_dag, prepared = given
+    name = recovery.partition("-")[0]
+    source = in_dag(STAGES.format(stage=ONE_STAGE, options=of_tasks), of_dag)
+    result = backfill_of(thorough, f"staged_{name}", source, f"world.mkdir('/data'){prepared}")
+    (finding,) = result.findings
+    assert (str(finding.rule), str(finding.recovery)) == ("order-dependent", recovery)
+    assert (finding.task_id, str(finding.crash_kind)) == ("load", "kill")
+    assert [(d.output, d.clean, d.rerun) for d in finding.differences] == [
+        ("file:/data/2024-01-01", "2024-01-01", "2024-01-03")
+    ]
+
+
+@pytest.mark.parametrize("options", ["", "(retries=1)"])
+def test_a_run_with_data_of_its_own_may_recover_late(thorough: Project, options: str) -> None:
+    source = in_dag(STAGES.format(stage=OWN_STAGE, options=options))
+    assert backfill_of(thorough, "staged_each", source).verdict is Verdict.SAFE
+
+
+def test_what_a_death_does_to_a_run_alone_is_not_blamed_on_newer_ones(thorough: Project) -> None:
+    body = """
+        @task
+        def load(ds=None):
+            with open(f"/data/{ds}", "w") as out:
+                out.write(f"{ds}\\n")
+            if not read(f"/data/done-{ds}"):
+                publish(f"/data/done-{ds}", ds)
+                publish(f"/data/twice-{ds}", read(f"/data/{ds}") * 2)
+        load()
+        """
+    source = in_dag(body)
+    (dag,) = loaded(thorough, "alone", source)
+    checks = thorough.checker.checks_of(dag)
+    assert thorough.checker.run(dag, "crash.load", checks).verdict is Verdict.UNSAFE
+    assert thorough.checker.run(dag, "backfill", checks).verdict is Verdict.SAFE
+
+
 # --- what cannot be tried ---------------------------------------------------------------------
 
 
@@ -256,7 +326,7 @@ def test_backwards_is_left_out_where_airflow_forbids_it(dags: Project) -> None:
 # --- settings ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("profile", "recoveries"), [("fast", 2), ("default", 4), ("thorough", 5)])
+@pytest.mark.parametrize(("profile", "recoveries"), [("fast", 2), ("default", 4), ("thorough", 9)])
 def test_a_profile_says_how_many_orders_are_tried(tmp_path: Path, profile: str, recoveries: int) -> None:
     settings = Settings(
         profile=Profile(profile),
@@ -287,4 +357,21 @@ def test_an_order_can_be_replayed(dags: Project) -> None:
     assert told.startswith("No run has crashed. Intervals: backfill-backwards")
     days = [line.partition("scheduled__")[2][:10] for line in told.splitlines() if line.startswith("add of ")]
     assert days == ["2024-01-03", "2024-01-02", "2024-01-01"]
+    assert told.endswith("Verdict: unsafe, order-dependent")
+
+
+def test_a_late_recovery_can_be_replayed(dags: Project) -> None:
+    body = STAGES.format(stage=ONE_STAGE, options="")
+    source = in_dag(body, "max_active_runs=1").replace("def d()", "def late()").replace("\nd()", "\nlate()")
+    file = dags.write("late", source, "world.mkdir('/data')")
+    scenario = "late:load@write:/data/2024-01-01.tmp#1:kill:clear-downstream-after-newer"
+    told = dags.checker.replay(scenario, [file])
+    assert told.startswith("The worker is killed at load@write:/data/2024-01-01.tmp#1.\n")
+    ran = [line.partition(",")[0] for line in told.splitlines() if ", try " in line]
+    runs = [
+        f"{task} of scheduled__2024-01-0{day}T00:00:00+00:00"
+        for day in (2, 3)
+        for task in ("extract", "load")
+    ]
+    assert ran == [*runs, "load of scheduled__2024-01-01T00:00:00+00:00"]
     assert told.endswith("Verdict: unsafe, order-dependent")

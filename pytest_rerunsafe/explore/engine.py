@@ -12,10 +12,12 @@ from typing import Any
 
 from ..airflow import loading, rerunning, runs, warm_up_dag
 from ..model import (
+    LATE,
     Acted,
     Backfill,
     Clear,
     CrashKind,
+    Death,
     Intervals,
     LoadedFile,
     Outcome,
@@ -335,8 +337,12 @@ class Engine:
     def _rerun_intervals(self, job: RecoverJob, start: Start, processes: JobProcesses) -> Outcome:
         """Run intervals otherwise than once each, in order."""
         self.sandbox.begin(start.world, job.seed)
-        look_after(self.sandbox.clock, CLEARED_S)
         run = self.sandbox.run(job.run)
+        if start.recovery in LATE:
+            self._recover_late(job, start, run, processes)
+            state = self._driver.drive(job.run, processes, counts_all=True)
+            return self.sandbox.outcome(run, state, counts_xcoms=False)
+        look_after(self.sandbox.clock, CLEARED_S)
         try:
             self._begin_intervals(start.recovery, run, job.logical_dates)
         except rerunning.Refused:
@@ -350,6 +356,17 @@ class Engine:
             runs.create(run.dag, job.logical_dates[0])
         state = self._driver.drive(job.run, processes, counts_all=True)
         return self.sandbox.outcome(run, state, counts_xcoms=False)
+
+    def _recover_late(self, job: RecoverJob, start: Start, run: runs.Run, processes: JobProcesses) -> None:
+        """Let a task of the oldest interval die and the newer ones end; then retry it, or clear it as somebody would."""
+        due = job.logical_dates[1:]
+        death = Death(run=job.run, task_id=str(start.task_id), map_index=start.map_index, due=due)
+        self._deaths.settle(death, processes)
+        if start.recovery is RecoveryKind.CLEAR_DOWNSTREAM_AFTER_NEWER:
+            look_after(self.sandbox.clock, CLEARED_S)
+            clear = clear_of(RecoveryKind.CLEAR_DOWNSTREAM, death.task_id, death.map_index)
+            assert clear is not None, "a clear clears something"
+            run.clear(clear)
 
     def _begin_intervals(
         self, recovery: RecoveryKind, run: runs.Run, logical_dates: Sequence[datetime]

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from ..model import (
+    LATE,
     OF_INTERVALS,
     Attempt,
     CrashKind,
@@ -243,9 +244,11 @@ _FROM_THE_START = frozenset({RecoveryKind.BACKFILL_BACKWARDS, RecoveryKind.CATCH
 def interval_trials(
     dag: DagInfo, recording: Recording, profile: Profile, chosen: Sequence[RecoveryKind] = ()
 ) -> tuple[Trial, ...]:
-    """All that is tried for the check `backfill`: intervals out of order, at once, again; only those chosen, if any are."""
+    """All that is tried for the check `backfill`: intervals out of order, at once, again, or recovered late; only those
+    chosen, if any are.
+    """
     assert recording.intervals is not None, "several intervals were recorded"
-    return tuple(
+    orders = tuple(
         replace(
             _rerun_trial(dag, recording, "", order),
             world=recording.intervals.before if order in _FROM_THE_START else recording.final,
@@ -253,6 +256,44 @@ def interval_trials(
         for order in (_ORDERS if chosen else _ORDERS[: _ORDERS_TRIED[profile]])
         if not chosen or order in chosen
     )
+    late = LATE & {*chosen} if chosen else LATE if profile is Profile.THOROUGH else frozenset()
+    return (*orders, *(trial for trial in _late_trials(dag, recording) if trial.scenario.recovery in late))
+
+
+LATE_DEATHS = 4
+"""Deaths in the oldest interval from which it recovers only after newer ones have ended."""
+
+
+def _late_trials(dag: DagInfo, recording: Recording) -> Iterator[Trial]:
+    """Of the oldest interval the deaths that are most likely to harm newer ones, or to be harmed by them."""
+    found = [
+        (attempt, state)
+        for index, attempt in enumerate(recording.outcome.attempts)
+        if attempt.run == recording.run
+        for state in explore(recording, index, Profile.DEFAULT).states
+    ]
+    keys = promise(recording, [state.point for _, state in found])
+    for number in sorted(range(len(found)), key=lambda number: (keys[number], number))[:LATE_DEATHS]:
+        attempt, state = found[number]
+        may_retry = attempt.may_retry
+        late = RecoveryKind.RETRY_AFTER_NEWER if may_retry else RecoveryKind.CLEAR_DOWNSTREAM_AFTER_NEWER
+        yield _crash_trial(dag, attempt, state, late)
+
+
+def at_once(trial: Trial, recording: Recording) -> Trial | None:
+    """The same death in a run alone, from which it recovers before anything else runs; None if there is none."""
+    scenario, recovery = trial.scenario, _AT_ONCE[trial.scenario.recovery]
+    for index in _attempts(recording, scenario.task_id, Profile.THOROUGH):
+        for state in explore(recording, index, Profile.THOROUGH).states:
+            if state.point.name == scenario.crash_point:
+                return Trial(scenario=replace(scenario, recovery=recovery), world=state.world, state=state)
+    return None
+
+
+_AT_ONCE = {
+    RecoveryKind.RETRY_AFTER_NEWER: RecoveryKind.RETRY,
+    RecoveryKind.CLEAR_DOWNSTREAM_AFTER_NEWER: RecoveryKind.CLEAR_DOWNSTREAM,
+}
 
 
 def is_first_time(scenario: Scenario) -> bool:
@@ -322,9 +363,9 @@ def _promise_without_crash(trial: Trial) -> tuple[int, int]:
 
 def _state_of(trial: Trial) -> object:
     """What trials in a row have in common that go together: the crash state, else the task that is cleared."""
-    if trial.scenario.recovery in OF_INTERVALS:
-        return trial.scenario.recovery
-    return id(trial.state) if trial.state is not None else trial.scenario.task_id
+    if trial.state is not None:
+        return id(trial.state)
+    return trial.scenario.recovery if trial.scenario.recovery in OF_INTERVALS else trial.scenario.task_id
 
 
 def start_of(trial: Trial) -> Start:

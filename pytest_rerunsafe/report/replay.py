@@ -42,7 +42,7 @@ _EVENTS = {
 
 
 def _beginning(scenario: Scenario, last_effect: str, next_effect: str) -> list[str]:
-    if scenario.recovery in OF_INTERVALS:
+    if scenario.crash_point is None and scenario.recovery in OF_INTERVALS:
         return [f"No run has crashed. Intervals: {scenario.recovery}"]
     if scenario.crash_point is None:
         return [f"The run had succeeded. Recovery: {scenario.recovery}" + _of(scenario.task_id)]

@@ -215,6 +215,10 @@ def _recovery_words(recovery: RecoveryKind, task: str) -> str:
             return f"{task} is marked success and the run goes on, {_SOON}"
         case RecoveryKind.CLEAR_RUN_AFTER_NEWER:
             return "the oldest run is cleared after the newer ones have ended"
+        case RecoveryKind.RETRY_AFTER_NEWER:
+            return f"Airflow retries {task} after newer intervals have ended"
+        case RecoveryKind.CLEAR_DOWNSTREAM_AFTER_NEWER:
+            return f"{task} is cleared with its downstream after newer intervals have ended"
         case RecoveryKind.BACKFILL_BACKWARDS:
             return "a backfill runs the intervals from the newest to the oldest, one at a time"
         case RecoveryKind.BACKFILL_COMPLETED:
@@ -246,7 +250,7 @@ def _difference_blocks(finding: Finding, room: int) -> Iterator[list[str]]:
 
 def _heads(finding: Finding) -> tuple[str, str]:
     if finding.recovery in OF_INTERVALS:
-        return "in order", "in this order"
+        return "in order", "in this order" if finding.crash_point is None else "after the rerun"
     if finding.recovery is RecoveryKind.GO_ON:
         return "clean run", "at the end"
     if finding.recovery is not None or finding.crash_point is not None:
