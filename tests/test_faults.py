@@ -202,7 +202,7 @@ def test_each_operation_fails_as_it_does_in_life(dags: Project) -> None:
         in_dag(
             """
             @task
-            def load():
+            def load(ti=None):
                 seen = []
                 def attempt(operation):
                     try:
@@ -221,7 +221,7 @@ def test_each_operation_fails_as_it_does_in_life(dags: Project) -> None:
                 attempt(write)
                 attempt(lambda: os.rename("/data/out", "/data/moved"))
                 attempt(lambda: os.truncate("/data/moved", 0))
-                attempt(lambda: Variable.set("name", "value"))
+                attempt(lambda: ti.xcom_push(key="name", value=1))
                 attempt(lambda: os.unlink("/data/moved"))
                 with open("/data/seen.tmp", "w") as out:
                     out.write("; ".join(seen))
@@ -242,7 +242,7 @@ def test_each_operation_fails_as_it_does_in_life(dags: Project) -> None:
     assert seen("rename:/data/moved").startswith("[Errno 13] Permission denied: '/data/moved'; ")
     assert seen("truncate:/data/moved") == "[Errno 5] Input/output error"
     assert seen("unlink:/data/moved") == "[Errno 13] Permission denied: '/data/moved'"
-    assert "API_SERVER_ERROR" in seen("variable:name")
+    assert "API_SERVER_ERROR" in seen("xcom:name")
     assert seen("commit:/data/db") == "database or disk is full"
 
 
@@ -473,7 +473,7 @@ def test_after_sigterm_the_task_goes_on_until_it_is_killed(dags: Project) -> Non
     dags.check("goes_on", source, "world.mkdir('/data')")
     early, late = (
         outcome(dags, "goes_on", f"load@mkdir:/data/1-{n}#1:sigterm:{how}")
-        for n, how in ((0, "retry"), (2, "go-on"))
+        for n, how in ((0, "clear-downstream"), (2, "go-on"))
     )
     assert early.left is not None
     assert late.left is not None
@@ -482,7 +482,8 @@ def test_after_sigterm_the_task_goes_on_until_it_is_killed(dags: Project) -> Non
     assert sorted(path for path in late.left if "-" in path) == [f"/data/1-{n}" for n in range(4)]
     assert "/data/killed" in early.left
     assert "/data/killed" in late.left
-    assert [attempt.state for attempt in early.attempts] == ["up_for_retry", "success"]
+    # Airflow 3.1 does not retry a task whose process was killed, later ones do.
+    assert [attempt.state == "success" for attempt in early.attempts] == [False, True]
     assert [attempt.state for attempt in late.attempts] == ["success"]
 
 
