@@ -13,13 +13,13 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dag_test_runs import Ended, Report, Wanted
+from pinned import is_pinned
 
 from pytest_rerunsafe.explore.jobs import FindJob, LoadJob, RecordJob
 from pytest_rerunsafe.explore.messages import Done, Failed, Lost
@@ -309,13 +309,6 @@ def test_what_is_left_out_is_listed_with_its_reason(comparison: Comparison) -> N
 def reason_of(why: str) -> str:
     """The listed reason that it is; empty if it is none of them."""
     return next((reason for reason in LEFT_OUT if reason in why), "")
-
-
-def is_pinned() -> bool:
-    """Whether these are the versions that the lists and README's count are about."""
-    pins = (TESTS.parent / "constraints.txt").read_text()
-    packages = ("apache-airflow-core", "apache-airflow-providers-standard")
-    return all(f"\n{package}=={version(package)}" in pins for package in packages)
 
 
 def test_all_others_end_as_with_dag_test(comparison: Comparison) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from example_kills import Attempt, Play, Process, Trees
+from pinned import is_pinned
 from real_kills import redirect
 from test_example_pairs import reconstruct_one_effect_late
 from watched_disk import Snapshot, put_on_disk
@@ -313,4 +314,6 @@ def counts(examples: dict[str, Example]) -> str:
 
 
 def test_readme_has_the_count(examples: dict[str, Example]) -> None:
+    if not is_pinned():
+        pytest.skip("README counts the kills with another version of Airflow")
     assert counts(examples) in " ".join(README.read_text(encoding="utf-8").split())
