@@ -179,6 +179,31 @@ def test_a_key_of_another_row_counts_unless_sqlite_alone_makes_them(made: Maker)
     assert made.summary(*done) == "table `done`: the only row differs"
 
 
+LINES = "CREATE TABLE lines (id INTEGER PRIMARY KEY, of INTEGER REFERENCES orders, amount)"
+
+
+def test_a_row_that_refers_to_another_by_such_a_key_follows_it(made: Maker) -> None:
+    def filled(numbers: tuple[int, int], *lines: tuple[int, int, int]) -> list[str]:
+        one, other = numbers
+        rows = ", ".join(map(str, lines))
+        return [KEYED, LINES, insert(f"({one}, 'a')", f"({other}, 'b')"), f"INSERT INTO lines VALUES {rows}"]
+
+    clean = filled((1, 2), (1, 1, 10), (2, 2, 20))
+    assert made.summary(clean, filled((7, 8), (1, 7, 10), (2, 8, 20))) == ""
+    assert made.summary(clean, filled((7, 8), (5, 7, 10), (6, 8, 20))) == ""
+    # The same rows, and one of them refers to another than before; or to none.
+    assert made.summary(clean, filled((7, 8), (1, 8, 10), (2, 8, 20))) == "table `lines`: row 1 differs"
+    assert made.summary(clean, filled((7, 8), (1, 1, 10), (2, 8, 20))) == "table `lines`: row 1 differs"
+
+
+def test_rows_that_refer_to_each_other_in_a_circle_are_compared(made: Maker) -> None:
+    tree = "CREATE TABLE tree (id INTEGER PRIMARY KEY, above INTEGER REFERENCES tree (id), name)"
+    clean = [tree, "INSERT INTO tree VALUES (1, 2, 'a'), (2, 1, 'b')"]
+    assert made.summary(clean, clean) == ""
+    other = [tree, "INSERT INTO tree VALUES (1, 2, 'a'), (2, 1, 'c')"]
+    assert made.summary(clean, other) == "table `tree`: row 2 differs"
+
+
 def test_a_database_and_what_is_none_are_compared_as_bytes(made: Maker) -> None:
     clean = made.output(ORDERS)
     for content, summary in ((b"", "file is empty"), (b"text", "differs from byte 1 on")):

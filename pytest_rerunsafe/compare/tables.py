@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TypeAlias
 
 _BEGINNING = b'{"(format)": "SQLite"}'
 _CACHED = 8
@@ -26,7 +25,11 @@ class _Dump:
     """By table the column whose values SQLite may have made."""
     counting: set[str] = field(default_factory=set)
     """Those of which it has made them all, and none twice: AUTOINCREMENT."""
+    references: dict[str, dict[str, str]] = field(default_factory=dict)
+    """By table, the tables whose keys a column holds, where SQLite may have made them."""
     rows: dict[str, list[dict[str, object]]] = field(default_factory=dict)
+    by_key: dict[tuple[str, object], dict[str, object]] = field(default_factory=dict)
+    """Rows by their table and the key that SQLite may have made."""
 
 
 @lru_cache(maxsize=_CACHED)
@@ -43,8 +46,12 @@ def _parsed(content: bytes) -> _Dump:
                 case "(autoincrement)":
                     dump.keys |= value
                     dump.counting |= value.keys()
+                case "(references)":
+                    dump.references |= value
                 case _:
                     dump.rows.setdefault(name, []).append(value)
+                    if name in dump.keys:
+                        dump.by_key[name, value[dump.keys[name]]] = value
     return dump
 
 
@@ -76,18 +83,18 @@ def pairs(clean: bytes, rerun: bytes) -> Mapping[str, tuple[Sequence[bytes], Seq
     """By table its records in two dumps; what the schema says is under the empty name.
 
     A key that SQLite makes is another one when a row is deleted and inserted again, or when a transaction before it was
-    rolled back: nobody calls that another row. So rows may differ in it, unless the other side has another row under it.
+    rolled back: nobody calls that another row. So rows may differ in it, unless the other side has another row under it;
+    and where a row refers to another by such a key, that row counts.
     """
     one, other = _parsed(clean), _parsed(rerun)
     found: dict[str, tuple[Sequence[bytes], Sequence[bytes]]] = {"": (_schema(one), _schema(other))}
     for table in sorted(one.rows.keys() | other.rows.keys()):
-        sides = one.rows.get(table, []), other.rows.get(table, [])
         key = one.keys.get(table, "")
-        if not key or key != other.keys.get(table):
-            found[table] = [_shown(table, row) for row in sides[0]], [_shown(table, row) for row in sides[1]]
-        else:
-            disputed = frozenset[object]() if table in one.counting else _disputed(sides, key)
-            found[table] = _freed(table, sides, key, disputed)
+        if key != other.keys.get(table, ""):
+            key = ""
+        is_free = not key or table in one.counting
+        disputed = frozenset[object]() if is_free else _disputed(table, (one, other), key)
+        found[table] = _freed(table, (one, other), key, disputed)
     return found
 
 
@@ -95,22 +102,25 @@ def _schema(dump: _Dump) -> list[bytes]:
     return [_definition(name, sql) for name, sql in sorted(dump.schema.items())]
 
 
-_Rows: TypeAlias = Sequence[dict[str, object]]
-
-
-def _disputed(sides: tuple[_Rows, _Rows], key: str) -> frozenset[object]:
-    """The keys under which the sides have other rows."""
-    one, other = ({row[key]: row for row in side} for side in sides)
+def _disputed(table: str, dumps: tuple[_Dump, _Dump], key: str) -> frozenset[object]:
+    """The keys under which the dumps have other rows."""
+    one, other = (
+        {row[key]: _resolved(dump, table, row, key) for row in dump.rows.get(table, ())} for dump in dumps
+    )
     return frozenset(number for number in one.keys() & other.keys() if one[number] != other[number])
 
 
 def _freed(
-    table: str, sides: tuple[_Rows, _Rows], key: str, disputed: frozenset[object]
+    table: str, dumps: tuple[_Dump, _Dump], key: str, disputed: frozenset[object]
 ) -> tuple[Sequence[bytes], Sequence[bytes]]:
-    """The records, without the key where only then they are on both sides."""
+    """The records, without keys that SQLite may have made where only then they are on both sides."""
+    sides = [dump.rows.get(table, []) for dump in dumps]
     plain = [
-        [None if row[key] in disputed else _shown(table, _without(row, key)) for row in side]
-        for side in sides
+        [
+            None if key and row[key] in disputed else _shown(table, _resolved(dump, table, row, key))
+            for row in side
+        ]
+        for dump, side in zip(dumps, sides, strict=True)
     ]
     shared = frozenset(plain[0]) & frozenset(plain[1])
     one, other = (
@@ -121,6 +131,21 @@ def _freed(
         for both in zip(plain, sides, strict=True)
     )
     return one, other
+
+
+_DEEPEST = 8
+"""Rows that refer to each other in a circle are followed so far."""
+
+
+def _resolved(dump: _Dump, table: str, row: dict[str, object], key: str, depth: int = 0) -> dict[str, object]:
+    """The row without its key, with the rows that it refers to instead of theirs."""
+    found = _without(row, key)
+    for column, owner in dump.references.get(table, {}).items() if depth < _DEEPEST else ():
+        number = row[column]
+        referred = dump.by_key.get((owner, number)) if isinstance(number, int) else None
+        if referred is not None:
+            found = {**found, column: _resolved(dump, owner, referred, dump.keys[owner], depth + 1)}
+    return found
 
 
 def _without(row: dict[str, object], key: str) -> dict[str, object]:

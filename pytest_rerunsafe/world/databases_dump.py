@@ -7,7 +7,8 @@ import os
 import re
 import sqlite3
 import struct
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import lru_cache
 from typing import Any
@@ -31,7 +32,8 @@ def dumped(content: bytes) -> bytes:
     """Schema and rows as JSON lines if the content is a database that can be read; else the content.
 
     `{"(schema)": {NAME: SQL}}` for each table, index, view and trigger; `{"(rowid)": {TABLE: COLUMN}}` or
-    `{"(autoincrement)": {TABLE: COLUMN}}` where SQLite may have made the keys; `{TABLE: {COLUMN: VALUE}}` for each row.
+    `{"(autoincrement)": {TABLE: COLUMN}}` where SQLite may have made the keys; `{"(references)": {TABLE: {COLUMN: TABLE}}}` for
+    columns that hold such keys of another table; `{TABLE: {COLUMN: VALUE}}` for each row.
     """
     return _dumped(content) if content.startswith(_HEADER) and _is_whole(content) else content
 
@@ -107,9 +109,12 @@ def _lines(connection: sqlite3.Connection) -> Iterator[object]:
     for _, name, sql in objects:
         yield {"(schema)": {name: sql}}
     tables = [(name, sql) for kind, name, sql in objects if kind == "table"]
+    keys = {name: key for name, sql in tables if (key := _rowid_column(connection, name, sql))}
     for name, sql in tables:
-        if column := _rowid_column(connection, name, sql):
+        if column := keys.get(name):
             yield {f"({'autoincrement' if _AUTOINCREMENT.search(sql) else 'rowid'})": {name: column}}
+        if parents := _references(connection, name, keys):
+            yield {"(references)": {name: parents}}
     for name, _ in tables:
         cursor = connection.execute(f"SELECT * FROM {_quoted(name)}")
         columns = [column[0] for column in cursor.description]
@@ -124,6 +129,19 @@ def _rowid_column(connection: sqlite3.Connection, table: str, sql: str) -> str:
     columns = connection.execute(f"PRAGMA table_info({_quoted(table)})").fetchall()
     keys = [(name, kind) for _, name, kind, _, _, place in columns if place]
     return keys[0][0] if len(keys) == 1 and keys[0][1].upper() == "INTEGER" else ""
+
+
+def _references(connection: sqlite3.Connection, table: str, keys: Mapping[str, str]) -> dict[str, str]:
+    """The tables whose keys, made by SQLite, some columns hold, by column."""
+    owners = {name.lower(): (name, column.lower()) for name, column in keys.items()}
+    found = connection.execute(f"PRAGMA foreign_key_list({_quoted(table)})").fetchall()
+    sizes = Counter(number for number, *_ in found)
+    references = {}
+    for number, _, parent, column, referred, *_ in found:
+        owner, key = owners.get(parent.lower(), ("", ""))
+        if owner and sizes[number] == 1 and (referred is None or referred.lower() == key):
+            references[column] = owner
+    return references
 
 
 def _quoted(name: str) -> str:
