@@ -52,7 +52,18 @@ def _parsed(content: bytes) -> _Dump:
                     dump.rows.setdefault(name, []).append(value)
                     if name in dump.keys:
                         dump.by_key[name, value[dump.keys[name]]] = value
+    _mark_dangling(dump)
     return dump
+
+
+def _mark_dangling(dump: _Dump) -> None:
+    """Tell apart a reference to a row from one to none, which may have the same number."""
+    for table, references in dump.references.items():
+        for row in dump.rows.get(table, ()):
+            for column, owner in references.items():
+                number = row[column]
+                if isinstance(number, int) and (owner, number) not in dump.by_key:
+                    row[column] = {"no row": number}
 
 
 def schema(content: bytes) -> Mapping[str, object]:
