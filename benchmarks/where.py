@@ -1,7 +1,6 @@
 """Where the time of the checks of one DAG goes: all jobs done in one process, under CPython's profiler.
 
-Run by `speed.py --table`, in a process of its own. The profiler slows calls down: shares count, not times. In the profile
-`fast`, for other kinds of crash than kills take the place of the profiler in CPython.
+Run by `speed.py --table`, in a process of its own. The profiler slows calls down: shares count, not times.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from typing import Any
 from floor import ready_engine
 
 import pytest_rerunsafe.check
-from pytest_rerunsafe.model import Profile
 from pytest_rerunsafe.settings import Settings
 
 _write = os.write
@@ -56,7 +54,7 @@ class InProcess:
 
 def _check_all(file: str) -> None:
     checker = pytest_rerunsafe.check.Checker(
-        settings=Settings(profile=Profile.FAST),
+        settings=Settings(),
         rootdir=Path(file).parent,
         prepare=lambda file, dag, world: None,
     )

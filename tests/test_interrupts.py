@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
 
 from pytest_rerunsafe.world import interrupts
-from pytest_rerunsafe.world.interrupts import interrupt
+from pytest_rerunsafe.world.interrupts import forget_interrupt, interrupt
 
 
 class Interrupted(BaseException):
@@ -69,3 +70,16 @@ def test_it_comes_once() -> None:
     with pytest.raises(Interrupted):
         io.BufferedWriter(raw, 1).write(b"xx")
     assert len(raw.written) == 2
+
+
+def test_somebodys_profiler_is_left_alone() -> None:
+    def profiler(*_: object) -> None:
+        """Looks on."""
+
+    before = sys.getprofile()
+    sys.setprofile(profiler)
+    try:
+        forget_interrupt()
+        assert sys.getprofile() is profiler
+    finally:
+        sys.setprofile(before)

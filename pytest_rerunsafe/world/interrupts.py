@@ -13,6 +13,7 @@ import pyfakefs
 
 _OURS = tuple(f"{Path(module).parent}/" for module in (str(Path(__file__).parent), pyfakefs.__file__))
 _HELPER = contextlib.__file__
+_MARK = "is_interrupt"
 
 
 def interrupt(call: Callable[[], None]) -> None:
@@ -24,15 +25,17 @@ def interrupt(call: Callable[[], None]) -> None:
     def on_event(frame: FrameType, event: str, _: Any) -> None:
         if _is_ours(frame) and not (event == "call" and not _is_ours(frame.f_back)):
             return
-        sys.setprofile(None)
+        forget_interrupt()
         call()
 
+    on_event.__dict__[_MARK] = True
     sys.setprofile(on_event)
 
 
 def forget_interrupt() -> None:
     """Call nothing any more."""
-    sys.setprofile(None)
+    if hasattr(sys.getprofile(), _MARK):  # else it is somebody's profiler
+        sys.setprofile(None)
 
 
 def _is_ours(frame: FrameType | None) -> bool:
