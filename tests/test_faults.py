@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import pytest
 from dag_projects import Project, Verdicts, project
@@ -498,6 +499,9 @@ def test_signals_that_nobody_heeds_are_not_tried(dags: Project) -> None:
             outcome(dags, "heeds_nothing", f"load@mkdir:/data/out#1:{kind}:go-on")
 
 
+@pytest.mark.skipif(
+    version("apache-airflow-core").startswith("3.1."), reason="Airflow 3.1 does not retry such a task"
+)
 def test_a_task_whose_process_ends_itself_is_retried(dags: Project) -> None:
     source = in_dag(
         """
