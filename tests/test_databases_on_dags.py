@@ -98,7 +98,7 @@ UNSAFE = {
             "if is_new: database.execute('CREATE TABLE t (a)')",
             "with database: database.execute('INSERT OR REPLACE INTO t (rowid, a) VALUES (1, 1)')",
         ),
-        "damaged-checkpoint",
+        "rerun-fails",
         "no such table: t",
     ),
     "creates a table": (

@@ -10,6 +10,9 @@ from dataclasses import dataclass, replace
 from ..model import Attempt, CrashState, Effect, Node, NodeKind, Outcome, Recording, Splice
 from .fold import apply_file_changes
 
+_SQLITE = b"SQLite format 3\0"
+"""How its files begin (https://sqlite.org/fileformat.html)."""
+
 
 def digest(content: bytes | bytearray) -> str:
     """What tells a content from others."""
@@ -45,7 +48,7 @@ def damages(recording: Recording, state: CrashState, outcome: Outcome) -> Iterat
         if node is None or node.kind is not NodeKind.FILE or reads[path] != digest(node.content):
             continue
         before, after = _around(state, versions)
-        if not after or _is_whole(node, after):
+        if not after or _is_whole(node, after) or _is_database(after):
             continue
         whole = (_last_whole(before, after), next((v for v in after if _is_whole_at(v, after)), after[-1]))
         states = (_with(state, path, version.node) for version in whole)
@@ -110,6 +113,11 @@ def _is_whole(node: Node | None, following: Sequence[_Version]) -> bool:
     if _is_json(end):
         return _is_json(node.content)
     return node.content.endswith(b"\n") or not following[0].node.content.startswith(node.content)
+
+
+def _is_database(versions: Sequence[_Version]) -> bool:
+    """Whether a file becomes a database: that is whole after each commit, and before the first it is an empty one."""
+    return any(version.node is not None and version.node.content.startswith(_SQLITE) for version in versions)
 
 
 def _end_of_writes(following: Sequence[_Version]) -> bytes:
