@@ -256,7 +256,10 @@ class _Judgement:
     # --- loading the file ---------------------------------------------------------------------
 
     def _parse_effects(self) -> tuple[Finding, ...]:
-        """One finding per line that changes data while the file is loaded. Making sure of a folder is none."""
+        """One finding per line that changes data while the file is loaded, be it by functions that it calls.
+
+        Making sure of a folder is none.
+        """
         found: dict[Location, list[Effect]] = {}
         for effect in self._reference.effects:
             if self._is_of_others(effect):
@@ -266,7 +269,7 @@ class _Judgement:
                 and effect.kind not in ("mkdir", "sync")
                 and not effect.kind.startswith("xcom")
             ):
-                where = effect.stack[0] if effect.stack else self._dag_line()
+                where = next((each for each in effect.stack if each.is_entry), self._dag_line())
                 if self._counting.counts(f"file:{effect.target}"):
                     found.setdefault(Location(file=where.file, line=where.line), []).append(effect)
         targets: set[str] = set()

@@ -27,6 +27,8 @@ class Location:
     """Relative to the rootdir, POSIX form."""
     line: int
     function: str = ""
+    is_entry: bool = False
+    """Whether the function was called by other than the project's code: Airflow calls a task's, Python's import a module."""
 
 
 # --- the world --------------------------------------------------------------------------------
@@ -186,7 +188,9 @@ class Outcome:
     """If the rest was not run, because the world had become what it was in a clean run: the number of that run, and its
     attempt that comes next. `outputs` and `task_states` are then empty."""
     left: Files | None = None
-    """The files when Airflow took note of the crash, where that is not the crash state's: its handlers had run."""
+    """The files when Airflow took note of the crash, where those are not what it began with: handlers or callbacks had run."""
+    by_callbacks: Mapping[str, Location] = field(default_factory=dict)
+    """Where callbacks first changed files before the recovery began, by path; those that the DAG processor runs."""
     raised: str = ""
     """What the change raised that failed: `OSError: [Errno 28] No space left on device`."""
 
@@ -525,6 +529,8 @@ class Finding:
     """The first that did not."""
     remedy: str = ""
     """What to do about it, with the place and the names; empty: what the rule says in general."""
+    died_at: str = ""
+    """Where the worker died, `file:line`, if the line to blame is another one."""
     before: tuple[str, ...] = ()
     """Deaths before this one, oldest first: `crash point (recovery)`."""
     others: int = 0

@@ -20,6 +20,7 @@ NOTES = """
                 file.write(f"{context['reason']}\\n" if "reason" in context else "called\\n")
         return callback
 """
+LINE_OF_NOTE = next(number for number, line in enumerate(NOTES.splitlines(), 1) if "open(" in line)
 FOLDER = "world.mkdir('/data')"
 AIRFLOW = tuple(version("apache-airflow-core").split(".")[:2])
 
@@ -80,6 +81,11 @@ def test_a_lost_worker_sets_off_the_callbacks_that_its_version_sets_off(dags: Pr
     # 3.1 does not tell the DAG processor whether the task has a try left: it runs no callback of a retry.
     assert extra["crash.again"] == (set() if AIRFLOW < ("3", "2") else {"file:/data/retry"})
     assert extra["crash.once"] == {"file:/data/failure"}
+    (finding,) = verdicts["crash.once"].findings
+    assert (finding.rule, finding.line) == (Rule.STALE_OUTPUT, LINE_OF_NOTE)
+    assert finding.remedy.startswith(
+        f"dags/callbacks_lost.py:{LINE_OF_NOTE} is called when an attempt has failed"
+    )
 
 
 def test_the_callback_of_a_failing_run_is_the_schedulers(dags: Project) -> None:
@@ -99,7 +105,9 @@ def test_the_callback_of_a_failing_run_is_the_schedulers(dags: Project) -> None:
     """,
         FOLDER,
     )
-    assert {d.output for f in verdicts["crash.once"].findings for d in f.differences} == {"file:/data/dag"}
+    (finding,) = verdicts["crash.once"].findings
+    assert [difference.output for difference in finding.differences] == ["file:/data/dag"]
+    assert (finding.rule, finding.line) == (Rule.STALE_OUTPUT, LINE_OF_NOTE)
 
 
 def test_a_callback_that_tells_people_over_the_network_is_worth_a_note_only(dags: Project) -> None:
@@ -219,3 +227,39 @@ def test_a_killed_process_is_retried_at_once_and_its_callback_runs_once(dags: Pr
     (dag,) = dags.checker.load(file).dags
     clean = dags.checker.run(dag, "clean")
     assert (clean.verdict, clean.reason) == (Verdict.SAFE, None)
+
+
+def test_what_a_callback_adds_to_an_output_is_stale_and_blamed_on_it(dags: Project) -> None:
+    source = """
+    import os
+    from datetime import datetime
+    from airflow.sdk import dag, task
+
+    def tell(context):
+        with open("/data/status", "a") as status:  # HERE
+            status.write("failed\\n")
+
+    @dag(start_date=datetime(2024, 1, 1), schedule=None)
+    def callbacks_status():
+        @task(on_failure_callback=tell)
+        def load():
+            with open("/data/out.tmp", "w") as out:
+                out.write("1\\n")
+            os.replace("/data/out.tmp", "/data/out")
+            known = open("/data/status").read()
+            if "loaded" not in known:
+                with open("/data/status.tmp", "w") as status:
+                    status.write(known + "loaded\\n")
+                os.replace("/data/status.tmp", "/data/status")
+
+        load()
+
+    callbacks_status()
+    """
+    verdicts = dags.check("callbacks_status", source, "world.write('/data/status', 'began\\n')")
+    (finding,) = verdicts["crash.load"].findings
+    (difference,) = finding.differences
+    assert difference.output == "file:/data/status"
+    assert "failed" in (difference.rerun or "")
+    here = next(number for number, line in enumerate(source.splitlines(), 1) if "HERE" in line)
+    assert (finding.rule, finding.line) == (Rule.STALE_OUTPUT, here)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from test_rules import CKPT, CSV, MARK, ROWS, TABLE, evidence
 
@@ -45,7 +47,13 @@ TOLD = evidence({CSV: TABLE, CKPT: b"10"}, {CSV: b"", CKPT: b"10"}, {CSV: b"", C
             TWICE,
             ("logical_date", "datetime.now()", "dags/a.py:31", "/d/out.csv"),
         ),
-        (Rule.STALE_OUTPUT, FOUND, TWICE, ("/d/out.csv", "dags/a.py:31")),
+        (Rule.STALE_OUTPUT, FOUND, TWICE, ("/d/out.csv", "dags/a.py:31", "start of each attempt")),
+        (
+            Rule.STALE_OUTPUT,
+            FOUND,
+            replace(TWICE, is_by_callback=True),
+            ("dags/a.py:31 is called when", "nothing takes /d/out.csv back"),
+        ),
         (Rule.NONDETERMINISTIC_OUTPUT, (GONE,), TWICE, ("name /d/1f.csv by run_id", "uuid5")),
     ],
 )
@@ -64,6 +72,7 @@ def test_a_remedy_names_the_place_the_file_and_the_pattern(
         ("Traceback\n  File\nFileExistsError: [Errno 17] File exists: '/d'", "exist_ok=True"),
         ("FileNotFoundError: no", "Keep what is gone"),
         ("sqlite3.IntegrityError: UNIQUE constraint failed", "ON CONFLICT"),
+        ("sqlite3.OperationalError: no such table: orders", "CREATE TABLE IF NOT EXISTS"),
     ],
 )
 def test_what_a_rerun_fails_of_tells_what_to_do(error: str, word: str) -> None:

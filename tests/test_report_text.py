@@ -128,6 +128,19 @@ def test_a_worker_that_dies_after_the_success_was_recorded_is_told_as_such() -> 
     assert "  Recovery: none, for load had succeeded: the run goes on.\n" in text
 
 
+def test_a_task_that_succeeds_although_a_change_failed_is_told_as_such() -> None:
+    text = text_of(replace(FINDING, recovery=RecoveryKind.GO_ON, crash_kind=CrashKind.ERROR))
+    assert "  A change failed in load, at dags/orders.py:31.\n" in text
+
+
+def test_where_another_line_is_to_blame_both_are_told() -> None:
+    text = text_of(replace(FINDING, died_at="dags/orders.py:22"), '        with open(path, "x"):\n')
+    assert "  The worker was killed in load, at dags/orders.py:22.\n  Last change saved" in text
+    assert (
+        'some minutes later.\n  To blame is dags/orders.py:31:\n      31 | with open(path, "x"):\n\n'
+    ) in text
+
+
 def test_a_finding_without_source_line_ends_its_sentence() -> None:
     assert "  The worker was killed in load, at dags/orders.py:31.\n" in text_of(FINDING)
     assert "  The worker was killed in load, at dags/orders.py:31.\n" in text_of(FINDING, "  \n")

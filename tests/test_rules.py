@@ -270,6 +270,12 @@ def test_the_same_content_under_a_second_name() -> None:
 # --- remains ----------------------------------------------------------------------------------
 
 
+def test_the_same_content_under_a_name_that_the_dead_attempt_had_for_it_is_what_that_left() -> None:
+    remains = {"file:/d/7f3a": TABLE}
+    found = evidence({CSV: TABLE}, {CSV: TABLE, **remains}, remains, *remains)
+    assert classify(found) is Rule.STALE_OUTPUT
+
+
 @pytest.mark.parametrize(
     "name",
     ["out.csv.tmp", "tmp_out.csv", "_tmp_out.csv", "out.csv.bak", "out.csv~", ".out.csv.part", "out.old.csv"],

@@ -30,6 +30,9 @@ from .volatile import Volatility
 
 Outputs = Mapping[str, Output]
 
+_PATH = re.compile(r"'(/[^']*)'")
+"""In the last line of an `OSError`."""
+_REFUSED_BY_DATABASE = re.compile(r"IntegrityError:|OperationalError: .* already exists")
 _TEMPORARY = re.compile(r"[a-z0-9]{5}_zq")
 """What `world.entropy` lets Python's tempfile name files by: a kill leaves them behind, and nobody reads them."""
 
@@ -155,14 +158,15 @@ class Judge:
         return f"file:{effect.target}" if is_removal else ""
 
     def without(self, case: Case, other: Case) -> Case:
-        """The case less the differences that another shows too, on outputs of tasks other than the crashed one."""
-        shared = {difference.output for difference in other.differences}
-        kept = [
-            d
-            for d in case.differences
-            if d.output not in shared or self._writer({d.output}) == case.scenario.task_id
-        ]
-        return replace(case, differences=tuple(kept))
+        """The case less the differences that another shows too, on outputs of tasks other than the crashed one.
+
+        And less what that task makes of them where it reads them; an output that it does not make at all is no such thing.
+        """
+        mine = {d.output for d in case.differences if self._writer({d.output}) == case.scenario.task_id}
+        spoilt = {difference.output for difference in other.differences} - mine
+        made = {d.output for d in case.differences if d.output in mine and d.rerun is not None}
+        told = spoilt if spoilt.isdisjoint(_read_again(case)) else spoilt | made
+        return replace(case, differences=tuple(d for d in case.differences if d.output not in told))
 
     def finding(
         self,
@@ -183,20 +187,26 @@ class Judge:
             is_other_order=is_order,
             is_local=is_local,
             is_damaged=is_damaged,
+            is_by_callback=self._callback(case) is not None,
             has_ended=case.state is not None and case.state.point.has_ended,
         )
         scenario, failed = case.scenario, _failed(case)
         names = {difference.output for difference in case.differences}
-        if case.state is not None:
-            where, task_id = self._where_it_died(case.state), scenario.task_id
-            if case.state.point.has_ended:
-                where = self._first_effect_on(names)
+        died_at: Location | None = None
+        if case.state is not None and case.state.point.has_ended:
+            where, task_id = self._first_effect_on(names), scenario.task_id
+        elif case.state is not None:
+            died_at, task_id = self._where_it_died(case.state), scenario.task_id
+            mine = self._of_crashed(scenario, case.state)
+            where = (self._why_it_failed(failed, mine) if failed else self._callback(case)) or died_at
         elif (spoiler := self._spoiler(case, names)) is not None:
             where, task_id = spoiler, scenario.task_id
         else:
             where, task_id = self._first_effect_on(names), self._writer(names) or scenario.task_id
             if failed is not None:
-                where, task_id = self._where_it_failed(failed), task_name(failed, scenario.dag_id)
+                task_id = task_name(failed, scenario.dag_id)
+                of_run = [effect for effect in self._recording.effects if effect.attempt is not None]
+                where = self._why_it_failed(failed, of_run) or self._where_it_failed(failed) or self._dag
         last, following = self.effects_around(case)
         rule = classify(evidence)
         return Finding(
@@ -222,6 +232,7 @@ class Judge:
                 error=failed.error if failed is not None else "",
                 last_kind=self._recording.effects[case.state.point.effect].kind if case.state else "",
             ),
+            died_at=_elsewhere(died_at, where),
             before=_before(scenario),
         )
 
@@ -255,23 +266,29 @@ class Judge:
             return self._clean
         if left is not None:
             state = replace(state, world=replace(state.world, files=left))
-        return self._counting.select(self._outputs_of(state))
+        # Those of the DAG are called later, when the run has failed.
+        by_callbacks = {
+            name: o for name, o in case.outcome.outputs.items() if _path(name) in case.outcome.by_callbacks
+        }
+        return self._counting.select({**by_callbacks, **self._outputs_of(state)})
 
     def _written_before(self, case: Case) -> tuple[str, ...]:
         state, left = case.state, case.outcome.left
         if state is None:
             return ()
-        effects = self._recording.effects[: state.point.effect + 1]
-        mine = [effect for effect in effects if effect.attempt == state.point.attempt]
-        if case.scenario.crash_kind in ERRORS:
-            del mine[-1]
-        # What handlers wrote came last.
+        mine = self._of_crashed(case.scenario, state)
+        # What handlers and callbacks wrote came last.
         files = {} if left is None else left
         later = sorted(path for path in files if files[path] != state.world.files.get(path))
         return (
             *(name for effect in mine for name in outputs_of_effect(effect) if effect.files),
             *(f"file:{path}" for path in later),
         )
+
+    def _of_crashed(self, scenario: Scenario, state: CrashState) -> list[Effect]:
+        """The effects of the attempt that crashed."""
+        effects = self._recording.effects[: state.point.effect + (scenario.crash_kind not in ERRORS)]
+        return [effect for effect in effects if effect.attempt == state.point.attempt]
 
     def _swallowed_errors(self, attempts: Sequence[Attempt]) -> bool:
         usual = {op for attempt in self._recording.outcome.attempts for op in attempt.failed_operations}
@@ -296,10 +313,24 @@ class Judge:
         nearby = [self._recording.effects[point.effect], *self._following(point.attempt, point.effect)[:1]]
         return next((effect.stack[0] for effect in nearby if effect.stack), self._dag)
 
-    def _where_it_failed(self, failed: Attempt) -> Location:
-        """The innermost line of the DAG file in the exception's traceback; the DAG's if it shows none."""
+    def _callback(self, case: Case) -> Location | None:
+        """The line of callbacks that made all that differs; None if they did not."""
+        places = [case.outcome.by_callbacks.get(_path(d.output)) for d in case.differences]
+        return places[0] if places and None not in places else None
+
+    def _why_it_failed(self, failed: Attempt, effects: Sequence[Effect]) -> Location | None:
+        """The one of these effects that let the file which the error names come or go; of what a database refuses, the
+        statement; None if the error does not tell."""
+        error = failed.error.splitlines()[-1]
+        if _REFUSED_BY_DATABASE.search(error):
+            return self._where_it_failed(failed)
+        paths = _PATH.findall(error)
+        return next((e.stack[0] for e in reversed(effects) if _makes_or_removes(e, paths)), None)
+
+    def _where_it_failed(self, failed: Attempt) -> Location | None:
+        """The innermost line of the DAG file in the exception's traceback; None if it shows none."""
         lines = re.findall(rf'File ".*{re.escape(self._dag.file)}", line (\d+)', failed.error)
-        return Location(file=self._dag.file, line=int(lines[-1])) if lines else self._dag
+        return Location(file=self._dag.file, line=int(lines[-1])) if lines else None
 
     def _first_effect_on(self, names: set[str]) -> Location:
         """The line that first changed one of these outputs in the clean run; the DAG's if none did."""
@@ -340,7 +371,7 @@ class Judge:
         point = state.point
         last = describe_effect(self._recording.effects[point.effect])
         if case.scenario.crash_kind in ERRORS:
-            mine = [e for e in self._recording.effects[: point.effect] if e.attempt == point.attempt]
+            mine = self._of_crashed(case.scenario, state)
             why = f": {case.outcome.raised}" if case.outcome.raised else ""
             return describe_effect(mine[-1]) if mine else "", f"{last}{why}"
         following = self._following(point.attempt, point.effect)
@@ -349,6 +380,13 @@ class Judge:
         if point.is_torn:
             return f"the first part of: {last}", f"the rest of: {last}"
         return last, describe_effect(following[0]) if following else ""
+
+
+def _elsewhere(died_at: Location | None, where: Location) -> str:
+    """Where the worker died, in words; empty if that is the line to blame."""
+    if died_at is None or (died_at.file, died_at.line) == (where.file, where.line):
+        return ""
+    return f"{died_at.file}:{died_at.line}"
 
 
 def _before(scenario: Scenario) -> tuple[str, ...]:
@@ -360,6 +398,18 @@ def _before(scenario: Scenario) -> tuple[str, ...]:
 def task_name(attempt: Attempt, dag_id: str) -> str:
     """The task of an attempt as the reader of a DAG's results knows it: of another DAG with that one's id."""
     return attempt.task_id if attempt.run[0] == dag_id else f"{attempt.run[0]}.{attempt.task_id}"
+
+
+def _path(name: str) -> str:
+    """The path of an output that is a file."""
+    return name.removeprefix("file:")
+
+
+def _makes_or_removes(effect: Effect, paths: Sequence[str]) -> bool:
+    """Whether code of the project lets one of these files, or folders, come or go."""
+    return bool(effect.stack) and any(
+        path in paths and not isinstance(change, Splice) for path, change in effect.files
+    )
 
 
 def _instance(attempt: Attempt) -> tuple[str, str, int]:
@@ -380,6 +430,13 @@ def _failing(outcome: Outcome) -> frozenset[str]:
     """The task instances that end failed."""
     failed = ("failed", "upstream_failed")
     return frozenset(name for name, state in outcome.task_states.items() if state in failed)
+
+
+def _read_again(case: Case) -> set[str]:
+    """The outputs that the crashed task read when it ran again."""
+    crashed = (case.scenario.dag_id, case.scenario.task_id, case.scenario.map_index)
+    again = [attempt for attempt in case.outcome.attempts if _instance(attempt) == crashed]
+    return {f"file:{path}" for attempt in again for path in attempt.first_reads}
 
 
 def _failed(case: Case) -> Attempt | None:
@@ -442,22 +499,13 @@ def _size(effect: Effect) -> int:
 
 
 def fold(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """One finding per cause: of those with the same rule and task that share a line or an output, the simplest.
+    """One finding per cause, the simplest: of those of a task that share a line or an output, and break the same rule.
 
-    What a kill at a place shows already is the simplest, whatever rule another kind of crash there breaks.
+    What a power loss does where a kill does harm, or another kind of crash that ends just as a kill, has the same cause,
+    whatever rule it breaks.
     """
-    kinds = (None, CrashKind.KILL, CrashKind.OOM)
-    groups = _groups([finding for finding in findings if finding.crash_kind in kinds])
-    further: list[Finding] = []
-    for finding in findings:
-        if finding.crash_kind in kinds:
-            continue
-        known = next((g for g in groups if any(_is_at_one_place(finding, other) for other in g)), further)
-        known.append(finding)
     weight = _weight(findings)
-    folded = [
-        replace(min(group, key=weight), others=len(group) - 1) for group in (*groups, *_groups(further))
-    ]
+    folded = [replace(min(group, key=weight), others=len(group) - 1) for group in _groups(findings)]
     return tuple(sorted(folded, key=lambda finding: findings.index(replace(finding, others=0))))
 
 
@@ -470,14 +518,25 @@ def _groups(findings: Sequence[Finding]) -> list[list[Finding]]:
     return groups
 
 
+_SIMPLE = (None, CrashKind.KILL, CrashKind.OOM)
+"""No crash, or one that the task's own code cannot notice."""
+
+
 def _is_alike(one: Finding, other: Finding) -> bool:
-    return one.rule is other.rule and _is_at_one_place(one, other)
+    if not _is_at_one_place(one, other):
+        return False
+    if one.rule is other.rule:
+        return True
+    is_with_kill = (one.crash_kind in _SIMPLE) is not (other.crash_kind in _SIMPLE)
+    is_of_power = CrashKind.POWER in (one.crash_kind, other.crash_kind)
+    return is_with_kill and (is_of_power or one.differences == other.differences)
 
 
 def _is_at_one_place(one: Finding, other: Finding) -> bool:
-    """Whether both share a task, and in it a line or an output."""
+    """Whether both share a task, and in it a line or an output; or, if only tasks were cleared, all that differs."""
     if one.task_id != other.task_id:
-        return False
+        is_without_crash = one.crash_kind is None and other.crash_kind is None
+        return is_without_crash and bool(one.differences) and one.differences == other.differences
     shares_output = {d.output for d in one.differences} & {d.output for d in other.differences}
     return (one.file, one.line) == (other.file, other.line) or bool(shares_output)
 

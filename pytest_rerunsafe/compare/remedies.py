@@ -57,6 +57,11 @@ def remedy(
             )
         case Rule.NONDETERMINISTIC_OUTPUT:
             return _of_chance(place, shown, differences, is_by_sets)
+        case Rule.STALE_OUTPUT if evidence is not None and evidence.is_by_callback:
+            return (
+                f"{place} is called when an attempt has failed, and nothing takes {shown} back: let the task remove it "
+                "when it ends well."
+            )
         case Rule.STALE_OUTPUT if target:
             return (
                 f"{shown} is what an earlier attempt left: remove it, or empty its folder or partition, at the "
@@ -124,6 +129,11 @@ _FAILURES = {
 
 def _of_failure(place: str, error: str) -> str:
     last = error.strip().rpartition("\n")[2]
+    if "no such table" in last:
+        return (
+            f"Create each table wherever it is not there, with CREATE TABLE IF NOT EXISTS: at {place} an attempt can die "
+            "before it has made them all."
+        )
     kind = last.partition(":")[0].rpartition(".")[2]
     return _FAILURES[kind].format(place=place) if kind in _FAILURES else ""
 

@@ -52,6 +52,8 @@ class Evidence:
     whole, as it was before the change or would have been after it, the same recovery ends well, or at least ends."""
     is_power_loss: bool = False
     """What was not synced was lost, and a kill at the same place does no harm."""
+    is_by_callback: bool = False
+    """Callbacks of the failure made all that differs."""
     exited_green: bool = False
     """A task's process ended with exit code 0 without a report."""
 
@@ -257,7 +259,8 @@ def _lacks(evidence: Evidence, name: str) -> bool:
 def _repeats(evidence: Evidence, name: str) -> bool:
     clean, rerun = _content(evidence.clean, name), _content(evidence.rerun, name)
     if clean is None or rerun is None:
-        return bool(rerun) and not _is_temporary(name) and rerun in _contents(evidence.clean)
+        is_left = name in evidence.crash and name not in evidence.clean  # nobody has written it a second time
+        return bool(rerun) and not is_left and not _is_temporary(name) and rerun in _contents(evidence.clean)
     is_more = any(
         changes.repeated and _are_torn(changes.foreign, name, clean, rerun)
         for changes in _changes_by_part(name, clean, rerun)

@@ -120,6 +120,7 @@ class DagProcessor:
         try:
             with (
                 self._sandbox.journal.telling_people(),
+                self._sandbox.telling_changes(),
                 self._sandbox.process(),
                 attempts.supervised_by(answers),
             ):

@@ -49,6 +49,10 @@ class Befallen:
         is_here = self.world is start.world and self.crash is start.crash
         return is_here and self.fault == start.fault
 
+    def before(self, start: Start) -> Snapshot | None:
+        """What the recovery begins with; None if that is not known yet."""
+        return self.noticed if start.recovery in BY_ITSELF or _is_zombie(start) else self.settled
+
     def leads_to(self, recovery: RecoveryKind) -> bool:
         """Whether that is what comes next: nobody recovers what did not fail."""
         if self.fault is None or not self.state:
@@ -88,13 +92,11 @@ class Deaths:
             last = self._last = self._happen(job, start, dead, processes)
         if not last.leads_to(start.recovery):
             return last
-        is_early = start.recovery in BY_ITSELF or _is_zombie(start)
-        if not is_early and last.settled is None:
+        snapshot = last.before(start)
+        if snapshot is None:
             self._sandbox.resume(last.noticed, job.seed)
             self._driver.drive(job.run, processes, without=dead)
-            last.settled = self._sandbox.snapshot()
-        snapshot = last.noticed if is_early else last.settled
-        assert snapshot is not None, "made above"
+            snapshot = last.settled = self._sandbox.snapshot()
         self._sandbox.resume(snapshot, job.seed)
         return last
 

@@ -226,9 +226,15 @@ class Engine:
             run.clear(Clear(only_failed=True))  # as a person does who wants the run to end well
             state = drive()
         outcome = self._ended(run, state)
-        if start.fault is None or is_zombie or befallen is None or outcome.as_clean_from is not None:
+        if is_zombie or befallen is None or outcome.as_clean_from is not None:
             return outcome
-        return replace(outcome, left=befallen.noticed.world.files, raised=befallen.raised)
+        noticed, before = befallen.noticed.world.files, befallen.before(start)
+        return replace(
+            outcome,
+            left=None if noticed == start.world.files else noticed,
+            raised=befallen.raised,
+            by_callbacks=before.by_callbacks if before is not None else {},
+        )
 
     def _is_blocked(self, run: runs.Run) -> bool:
         """Whether nothing failed and yet something could not run for what is above it, whatever Airflow calls the run."""

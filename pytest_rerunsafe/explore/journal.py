@@ -63,12 +63,14 @@ class Journal:
     ) -> None:
         self._sources = sources
         self._capture = capture
-        self._keeps_effects = keeps_effects
+        self.keeps_effects = keeps_effects
         self.effects: list[Effect] = []
         self.attempts: list[Attempt] = []
         self.obstacles: list[Obstacle] = []
         self.notes: list[Obstacle] = []
         """What keeps us from no verdict and yet was not seen."""
+        self.by_callbacks: dict[str, Location] = {}
+        """Where callbacks first changed files, by path."""
         self._tells_people = False
         self.current: OpenAttempt | None = None
         self.is_parse = False
@@ -92,7 +94,10 @@ class Journal:
 
     def file_changed(self, kind: str, target: str, changes: tuple[FileChange, ...]) -> None:
         """A file operation became durable."""
-        if self._keeps_effects:
+        if self._tells_people and (where := self.where(sys._getframe(1))) is not None:
+            for path, _ in changes:
+                self.by_callbacks.setdefault(path, where)
+        if self.keeps_effects:
             stack = self._sources.stack(sys._getframe(1))
             self._add(kind, target, stack, files=changes)
             if changes and threading.current_thread() is not threading.main_thread():
@@ -104,7 +109,7 @@ class Journal:
         if self.current is not None and kind not in _OF_START:
             self.current.has_effects = True
         rows = self._capture()
-        if rows and self._keeps_effects:
+        if rows and self.keeps_effects:
             stack = self._sources.stack(sys._getframe(1))
             self._add(kind, target, stack, rows=rows)
         self._changed(kind, target)
@@ -112,7 +117,7 @@ class Journal:
     def scheduler_turned(self) -> None:
         """The scheduler may have changed the metadata database."""
         rows = self._capture()
-        if rows and self._keeps_effects:
+        if rows and self.keeps_effects:
             self.effects.append(Effect(kind="schedule", target="", rows=rows))
 
     def _add(

@@ -7,7 +7,7 @@ import os
 import sys
 import sysconfig
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -21,7 +21,7 @@ from ..airflow.metadata import MetadataStore
 from ..airflow.queries import QueuedTask
 from ..airflow.runs import Run
 from ..airflow.scheduling import Scheduler
-from ..model import Attempt, Obstacle, Outcome, Row, RowKey, RunKey, WorldState
+from ..model import Attempt, Location, Obstacle, Outcome, Row, RowKey, RunKey, WorldState
 from ..world.clock import Clock
 from ..world.entropy import Entropy
 from ..world.files import FileStore
@@ -52,6 +52,7 @@ class Snapshot:
     attempts: tuple[Attempt, ...]
     obstacles: tuple[Obstacle, ...]
     notes: tuple[Obstacle, ...]
+    by_callbacks: Mapping[str, Location]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,17 +159,23 @@ class Sandbox:
 
     @contextmanager
     def telling_changes(self) -> Iterator[None]:
-        """Inside, the journal is told of each change to a file, although it keeps none."""
+        """Inside, the journal is told of each change to a file, even if it keeps none."""
         self._report_changes(True)
         try:
             yield
         finally:
-            self._report_changes(False)
+            self._report_changes(self.journal.keeps_effects)
 
     def snapshot(self) -> Snapshot:
         """The world and what has happened since `begin`, to go on from more than once."""
         journal = self.journal
-        return Snapshot(self.world(), (*journal.attempts,), (*journal.obstacles,), (*journal.notes,))
+        return Snapshot(
+            self.world(),
+            (*journal.attempts,),
+            (*journal.obstacles,),
+            (*journal.notes,),
+            dict(journal.by_callbacks),
+        )
 
     def resume(self, snapshot: Snapshot, seed: str) -> None:
         """Make the world and the journal those of a snapshot."""
@@ -176,6 +183,7 @@ class Sandbox:
         self.journal.attempts += snapshot.attempts
         self.journal.obstacles += snapshot.obstacles
         self.journal.notes += snapshot.notes
+        self.journal.by_callbacks |= snapshot.by_callbacks
 
     def world(self) -> WorldState:
         """What the world is now."""

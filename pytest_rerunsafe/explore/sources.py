@@ -107,7 +107,9 @@ class Sources:
         file = self.relative(frame.f_code.co_filename)
         if file is None:
             return None
-        return Location(file=file, line=frame.f_lineno, function=frame.f_code.co_name)
+        caller = frame.f_back
+        is_entry = caller is None or self.relative(caller.f_code.co_filename) is None
+        return Location(file=file, line=frame.f_lineno, function=frame.f_code.co_name, is_entry=is_entry)
 
     def innermost(self, frame: FrameType | None) -> Location | None:
         """The innermost of the project's frames; None if there is none."""

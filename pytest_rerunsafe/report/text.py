@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 from unicodedata import combining, east_asian_width
 
 from ..model import (
+    ERRORS,
     OF_INTERVALS,
     CheckResult,
     Coverage,
@@ -97,7 +98,7 @@ def _events(finding: Finding, source_line: str | None, room: int) -> list[str]:
         return _events_without_crash(finding, source_line, room)
     death = f"{_death(finding.crash_kind or CrashKind.KILL)} in {_task(finding)}, at"
     is_torn = finding.crash_point.endswith("+torn")
-    if finding.recovery is RecoveryKind.GO_ON:
+    if finding.recovery is RecoveryKind.GO_ON and finding.crash_kind not in _FAULTS:
         how = _death(finding.crash_kind or CrashKind.KILL)
         death = f"{how} after {_task(finding)} was recorded as success. Written at"
     if finding.crash_kind is CrashKind.POWER:
@@ -107,12 +108,18 @@ def _events(finding: Finding, source_line: str | None, room: int) -> list[str]:
             *_labelled("Lost with the power, for it was not synced", finding.next_effect, room),
             *_rerun("Recovery", finding, room),
         ]
+    is_elsewhere = bool(finding.died_at)
     return [
         *_labelled("It had died before, at", ", then at ".join(finding.before), room),
-        *_at(death, finding, source_line, room),
+        *(
+            _wrapped(f"{death} {finding.died_at}.", room)
+            if is_elsewhere
+            else _at(death, finding, source_line, room)
+        ),
         *_labelled("Saved only in part" if is_torn else "Last change saved", finding.last_effect, room),
         *_labelled(_next_change(finding.crash_kind), finding.next_effect, room),
         *_rerun("Recovery", finding, room),
+        *(_at("To blame is", finding, source_line, room) if is_elsewhere else ()),
     ]
 
 
@@ -148,6 +155,10 @@ def _at(text: str, finding: Finding, source_line: str | None, room: int) -> list
     if not code:
         return _wrapped(f"{sentence}.", room)
     return [*_wrapped(f"{sentence}:", room), f"{finding.line:>6} | {_visible(code)}"]
+
+
+_FAULTS = ERRORS | {CrashKind.TIMEOUT, CrashKind.SIGTERM}
+"""What befalls a task that may go on and succeed all the same."""
 
 
 def _death(kind: CrashKind) -> str:
