@@ -1,4 +1,8 @@
-"""A task that resumes at its checkpoint, which follows the lines and says where the last one ends."""
+"""A task that resumes at its checkpoint, which follows the lines and says where the last one ends.
+
+It bears any death, and yet not a worker that was only taken for dead and goes on beside the next one: whoever resumes adds to
+what is there, and nothing fences the older one off.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
+import tempfile
 from glob import glob
 from uuid import uuid4
 
@@ -11,7 +11,6 @@ import pendulum
 from airflow.sdk import dag, task
 
 DATA_DIR = "/data/parts"
-STAGING = f"{DATA_DIR}/staging"
 
 
 def write_text(path: str, text: str) -> None:
@@ -38,15 +37,15 @@ def fetch_temperatures(station: str) -> list[str]:
 def parts() -> None:
     @task
     def join() -> None:
-        shutil.rmtree(STAGING, ignore_errors=True)
-        for station in ("alp", "sea"):
-            write_text(f"{STAGING}/{uuid4()}.csv", "".join(fetch_temperatures(station)))
-        rows = []
-        for part in glob(f"{STAGING}/*.csv"):
-            with open(part) as file:
-                rows += file.readlines()
-        write_text(f"{DATA_DIR}/temperatures.csv", "".join(sorted(rows)))
-        shutil.rmtree(STAGING)
+        os.makedirs(DATA_DIR, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=DATA_DIR) as staging:
+            for station in ("alp", "sea"):
+                write_text(f"{staging}/{uuid4()}.csv", "".join(fetch_temperatures(station)))
+            rows = []
+            for part in glob(f"{staging}/*.csv"):
+                with open(part) as file:
+                    rows += file.readlines()
+            write_text(f"{DATA_DIR}/temperatures.csv", "".join(sorted(rows)))
 
     join()
 

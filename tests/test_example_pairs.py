@@ -18,7 +18,17 @@ from pytest_rerunsafe.check import Checker
 from pytest_rerunsafe.compare import findings
 from pytest_rerunsafe.explore import points, scenarios
 from pytest_rerunsafe.explore.fold import Fold
-from pytest_rerunsafe.model import CrashKind, CrashPoint, Finding, Profile, Recording, Rule, Verdict
+from pytest_rerunsafe.model import (
+    CrashKind,
+    CrashPoint,
+    DagInfo,
+    Finding,
+    Outcome,
+    Profile,
+    Recording,
+    Rule,
+    Verdict,
+)
 from pytest_rerunsafe.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,21 +38,22 @@ IN_PLACE = 'os.replace(f"{path}.tmp", path)'
 """The last line of a helper that writes a file, which what is written is blamed on."""
 
 PAIRS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "accounts": {"rerun-fails": ("INSERT INTO accounts", "connection.commit()")},
+    "accounts": {"rerun-fails": ("INSERT INTO accounts",)},
     "archive": {"partial-output-accepted": ('gzip.GzipFile(packed, "wb"',)},
     "batch": {"worker-local-state": ('dag_id="batch_unsafe"',)},
     "checkpoint": {
         "parse-side-effect": ('open(INPUT, "w")',),
-        "lost-output": ("os.replace(f", 'open(f"{CHECKPOINT}.tmp", "w")'),
+        "lost-output": ("os.replace(f",),
+        "duplicate-output": ('open(f"{CHECKPOINT}.tmp", "w")',),
     },
     "chunks": {"partial-output-accepted": ('open(path, "w")',)},
     "compact": {"lost-output": ("os.remove(part)",)},
     "convert": {"masked-failure": ("os.rename(UPLOAD, WORK)",)},
     "counter": {"wrong-output": (IN_PLACE,)},
-    "drop": {"rerun-fails": ("os.remove(DROP)", "open(DROP)", 'dag_id="drop_unsafe"')},
+    "drop": {"rerun-fails": ("os.remove(DROP)", 'dag_id="drop_unsafe"')},
     "events": {"lost-output": (IN_PLACE, "os.makedirs(os.path.dirname(path)")},
     "exchange": {"stale-xcom": ('dag_id="exchange_unsafe"',)},
-    "exports": {"stale-output": ('open(unfinished, "w")',), "duplicate-output": ("file.flush()",)},
+    "exports": {"stale-output": ('open(unfinished, "w")',)},
     "figures": {"durability": (IN_PLACE,)},
     "first_load": {
         "wrong-output": ('dag_id="first_load_unsafe"',),
@@ -50,40 +61,47 @@ PAIRS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "inbox": {"lost-output": ('os.replace(f"{INBOX}/', "os.makedirs(os.path.dirname(path)")},
     "items": {"parse-side-effect": ('open(INPUT, "w")',), "partial-output-accepted": ('open(path, "w")',)},
+    "journal": {"duplicate-output": ("print(day, owner, cents,",)},
     "ledger": {"duplicate-output": (IN_PLACE,)},
-    "lock": {"rerun-fails": (IN_PLACE, "os.remove(path)")},
-    "manifest": {"parse-side-effect": (IN_PLACE, 'open(f"{path}.tmp", "w")')},
+    "lock": {"rerun-fails": ('open(path, "x")',)},
+    "manifest": {"parse-side-effect": ("write_json(MANIFEST,",)},
     "newsletter": {"duplicate-output": ('dag_id="newsletter_unsafe"',)},
     "orders": {
-        "wrong-output": ("os.makedirs(os.path.dirname(done)",),
         "duplicate-output": ('open(path, "a"',),
         "lost-output": ('open(done, "w")',),
     },
+    "outage": {"stale-output": ('open(NOTICE, "w")',)},
     "parts": {"duplicate-output": (IN_PLACE, 'open(f"{path}.tmp", "w")')},
     "prices": {"order-dependent": (IN_PLACE,)},
     "quota": {"wrong-output": ('Variable.set("quota_left"',)},
     "rates": {"worker-local-state": (IN_PLACE,)},
     "regions": {"partial-output-accepted": ('open(path, "w"',)},
+    "release": {"lost-output": (IN_PLACE,)},
     "resume": {"damaged-checkpoint": ('open(STATE, "w")',)},
     "sales": {"clock-dependent": ("{today}.csv",)},
     "sample": {"nondeterministic-output": (IN_PLACE,)},
     "sessions": {"clock-dependent": (IN_PLACE,)},
+    "snapshot": {"lost-output": ("os.makedirs(os.path.dirname(path)",)},
     "stock": {"order-dependent": (IN_PLACE,)},
     "tickets": {"lost-output": ('Variable.set("tickets_last_id"',)},
     "uploads": {"nondeterministic-output": ("{name}.jpg",)},
     "visits": {"duplicate-output": ('visits.csv", "a"',)},
     "warehouse": {"duplicate-output": ("with connection:", "sqlite3.connect(")},
-    "workspace": {"rerun-fails": ("os.makedirs(folder)", "file.flush()")},
+    "workspace": {"rerun-fails": ("os.makedirs(folder)",)},
 }
 """The rules that the unsafe one of a pair breaks, each with what stands in the lines that it may be blamed on."""
 
-NOT_FAST = {("first_load", "partial-output-accepted"), ("orders", "wrong-output")}
-"""What only a recovery shows that the profile `fast` does not try."""
+NOT_FAST = {
+    ("checkpoint", "duplicate-output"),
+    ("first_load", "partial-output-accepted"),
+    ("snapshot", "lost-output"),
+}
+"""What only a recovery or a kind of crash shows that the profile `fast` does not try."""
 DURABILITY = str(Rule.DURABILITY)
 """A rule of the profile `thorough`: most DAGs never sync a folder, so only the pair that is about it promises to keep it."""
 
-OVERLAPPING = frozenset({"checkpoint", "parts", "workspace"})
-"""Fixed twins that bear any death, and yet not a worker that lives on beside the next attempt: nothing fences it off."""
+OVERLAPPING = frozenset({"checkpoint", "outage"})
+"""Fixed twins that bear any death, and yet not a worker that lives on beside the next attempt; each says why."""
 
 SAMPLE = tuple(PAIRS) if "RERUNSAFE_EVERY_PAIR" in os.environ else tuple(PAIRS)[::4]
 """The pairs tried in the profiles `fast` and `thorough` too: all of them take ten minutes (`tox -e pairs`)."""
@@ -100,9 +118,17 @@ class Examples:
 
     def check(self, name: str) -> Verdicts:
         """All checks of a DAG of the file of that name."""
+        dag = self._dag(name)
+        checks = self.checker.checks_of(dag)
+        return Verdicts({check: self.checker.run(dag, check, checks) for check in checks})
+
+    def outcome(self, name: str, scenario: str) -> Outcome:
+        """How a scenario of that DAG ends."""
+        return self.checker.outcome(self._dag(name), f"{name}:{scenario}")
+
+    def _dag(self, name: str) -> DagInfo:
         dags = {dag.dag_id: dag for dag in self.checker.load(str(EXAMPLES / f"{name}.py")).dags}
-        checks = self.checker.checks_of(dags[name])
-        return Verdicts({check: self.checker.run(dags[name], check, checks) for check in checks})
+        return dags[name]
 
 
 def _prepare(file: str, dag: Any, world: Any) -> None:
@@ -185,6 +211,20 @@ def test_one_is_found_only_when_everything_is_tried(thorough: Examples) -> None:
     verdicts = thorough.check("figures_unsafe")
     assert misplaced("figures", verdicts) == []
     assert verdicts.rules == {DURABILITY}
+
+
+def test_a_marker_in_finally_is_found_by_an_error_and_not_by_a_kill(default: Examples) -> None:
+    assert {finding.crash_kind for finding in default.check("snapshot_unsafe").findings} == {CrashKind.ERROR}
+
+
+def test_a_handler_that_cleans_up_hides_from_an_error_what_a_kill_shows(default: Examples) -> None:
+    assert {finding.crash_kind for finding in default.check("journal_unsafe").findings} == {CrashKind.KILL}
+    clean, error, kill = (
+        default.outcome("journal_unsafe", f"book@write:/data/journal/payments.csv#{place}:clear-downstream")
+        for place in ("4:kill", "2:error", "2:kill")
+    )
+    assert error.outputs == clean.outputs
+    assert kill.outputs != clean.outputs
 
 
 @pytest.mark.parametrize("name", PAIRS)
