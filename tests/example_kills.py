@@ -13,6 +13,7 @@ import random
 import runpy
 import signal
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -123,6 +124,7 @@ class Stage:
         airflow_sdk = importlib.import_module("airflow.sdk")
         vars(airflow_sdk).update(get_current_context=lambda: {"ti": ti}, Variable=Variables)
         vars(uuid).update(uuid4=lambda: uuid.UUID(self._drawn.pop(0)))
+        vars(tempfile).update(_get_candidate_names=lambda: iter([self._drawn.pop(0)]))
         vars(random).update(sample=lambda population, k: [self._drawn.pop(0) for _ in range(k)])
 
     @contextmanager

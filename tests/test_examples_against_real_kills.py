@@ -63,8 +63,10 @@ NOT_KILLED = {
     ("batch_unsafe", "write"): "it fails before it writes: what the other task left is not in its process",
 }
 
-DRAWN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}|\bc\d{3}\b")
-"""What the examples draw: a `uuid4`, or a customer of `sample_unsafe`."""
+DRAWN = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}|\bc\d{3}\b|[a-z0-9]{5}_zq"
+)
+"""What the examples draw: a `uuid4`, a customer of `sample_unsafe`, or the name of a temporary folder."""
 
 
 # --- as the plugin has it -----------------------------------------------------------------------
