@@ -8,6 +8,7 @@ import pytest
 from dag_projects import Project
 
 from pytest_rerunsafe.fixtures import Run
+from pytest_rerunsafe.model import Verdict
 
 HEAD = """\
 from datetime import datetime, timedelta
@@ -262,3 +263,31 @@ def test_a_retry_policy_decides_and_a_fail_exception_too(dags: Project) -> None:
     run = run_of(dags, "policies", POLICY)
     assert run.states == {"hopeless": "failed", "again": "success", "never": "failed"}
     assert sorted(run.attempts) == ["again", "again", "again", "hopeless", "never"]
+
+
+def test_what_is_expanded_right_after_a_clear_takes_no_others_place(dags: Project) -> None:
+    """A clear and the scheduler's turn after it, at the same time, give new ids to task instances."""
+    source = (
+        HEAD
+        + """
+@dag(start_date=datetime(2024, 1, 1), schedule=None)
+def expanded_after_a_clear():
+    @task
+    def names(): return ["a", "b"]
+
+    @task(trigger_rule="all_done")
+    def end(): pass
+
+    def of_each(kind):
+        @task(task_id=kind)
+        def write(name):
+            Path(f"/data/{kind}_{name}").write_text(name)
+        return write.expand(name=names_)
+
+    names_ = names()
+    [of_each("upper"), of_each("lower")] >> end()
+expanded_after_a_clear()
+"""
+    )
+    (dag,) = dags.checker.load(dags.write("expanded_after_a_clear", source, "world.mkdir('/data')")).dags
+    assert dags.checker.run(dag, "crash.names").verdict is Verdict.SAFE

@@ -250,7 +250,9 @@ class Sandbox:
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Inside, Airflow's server and scheduler draw time and randomness that no task sees."""
-        with self.clock.ticking(False), self.entropy.aside(f"airflow/{self.clock.now}"):
+        # A clear and the scheduler's turn after it happen at the same time, and must not give out the same ids.
+        (last,) = self.metadata.select("SELECT max(id) FROM task_instance")
+        with self.clock.ticking(False), self.entropy.aside(f"airflow/{self.clock.now}/{last}"):
             yield
 
     # --- processes ----------------------------------------------------------------------------
