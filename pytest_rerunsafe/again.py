@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from .explore.fold import local_files
-from .explore.jobs import RecordRecoveryJob
+from .explore.jobs import RECOVERY, RecordRecoveryJob
 from .explore.messages import Done
 from .explore.points import crash_points, explore, state_at
 from .explore.promise import promise
@@ -71,7 +71,7 @@ class Again:
                 run=self._reference.run,
                 folder=self._folder,
                 start=start_of(trial),
-                seed="recovery",
+                seed=RECOVERY,
                 local=tuple(self._local),
                 local_files=local_files(self._reference.initial.files, self._local),
             )

@@ -145,6 +145,8 @@ class Attempt:
     missing_input: str = ""
     """What the exception says was not there: `file:/data/in.csv`, `variable:name`, `connection:name`; or empty."""
     log: str = ""
+    seed: str = ""
+    """What its random numbers follow from."""
     is_opaque: bool = False
     """Whether it did what is not seen here; if it failed for it, it is taken to have succeeded."""
     heeds: tuple[CrashKind, ...] = ()

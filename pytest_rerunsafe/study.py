@@ -17,7 +17,7 @@ from .clean import CleanRuns, judge_clean_runs, obstacle_text
 from .compare.findings import Case, Counting, Judge, fold
 from .compare.volatile import Volatility
 from .explore.damage import Damage, damages
-from .explore.jobs import REFERENCE, Job, RecordJob
+from .explore.jobs import RECOVERY, REFERENCE, Job, RecordJob
 from .explore.messages import Answer, Cut, Done, Failed, Lost
 from .explore.outputs import file_outputs
 from .explore.scenarios import (
@@ -385,13 +385,27 @@ class Study:
         return fold(
             [
                 self._judge.finding(
-                    case, _same_day_is_fine(case, cases), is_local=is_local, is_damaged=is_damaged
+                    case,
+                    _same_day_is_fine(case, cases),
+                    is_local=is_local,
+                    is_damaged=is_damaged,
+                    by_chance=self._by_chance(case),
                 )
                 for case, is_local, is_damaged in zip(
                     bad, self._are_local(bad, trials), self._are_damaged(bad), strict=True
                 )
             ]
         )
+
+    def _by_chance(self, case: Case) -> str:
+        """What differs in a bad case because the rerun drew other random numbers; empty if nothing does."""
+        return "" if self._drawn is None else self._judge.by_chance(case, self._drawn)
+
+    @cached_property
+    def _drawn(self) -> Outcome | None:
+        """How a clean run ends that draws what reruns draw; None if it cannot be told."""
+        (answer,) = self._run([self._record_job(seed=RECOVERY, keeps_effects=False)])
+        return answer.result.outcome if isinstance(answer, Done) else None
 
     def _are_local(self, bad: Sequence[Case], tried: Sequence[Trial]) -> list[bool]:
         """Of each bad case, whether it ends well on the worker that has the local files."""
@@ -553,7 +567,14 @@ class Study:
             is_order = self._is_order(case)
             is_local = judge is self._judge and self._are_local([case], [trial])[0]
             is_damaged = judge is self._judge and self._are_damaged([case])[0]
-            finding = judge.finding(case, None, is_order=is_order, is_local=is_local, is_damaged=is_damaged)
+            finding = judge.finding(
+                case,
+                None,
+                is_order=is_order,
+                is_local=is_local,
+                is_damaged=is_damaged,
+                by_chance=self._by_chance(case) if judge is self._judge else "",
+            )
         last, following = judge.effects_around(case)
         return replay_text(
             case.scenario,

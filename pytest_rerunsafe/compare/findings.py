@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from itertools import chain
 
 from ..model import (
     ERRORS,
@@ -25,7 +27,7 @@ from ..model import (
 from .differences import diff_outputs, summarise
 from .packed import unpacked
 from .remedies import remedy
-from .rules import Evidence, classify
+from .rules import DECISION, Evidence, classify
 from .volatile import Volatility
 
 Outputs = Mapping[str, Output]
@@ -176,11 +178,12 @@ class Judge:
         is_order: bool = False,
         is_local: bool = False,
         is_damaged: bool = False,
+        by_chance: str = "",
     ) -> Finding:
         """What a bad case says. Without a crash, the task that makes the output is to blame, not the one cleared.
 
         `is_order` tells whether the order of intervals is to blame, `is_local` whether the lack of local files is,
-        `is_damaged` whether a file is that the crash left in the middle of a change.
+        `is_damaged` whether a file is that the crash left in the middle of a change, `by_chance` what chance is.
         """
         evidence = replace(
             self._evidence(case, same_day_is_fine),
@@ -188,6 +191,7 @@ class Judge:
             is_local=is_local,
             is_damaged=is_damaged,
             is_by_callback=self._callback(case) is not None,
+            by_chance=by_chance,
             has_ended=case.state is not None and case.state.point.has_ended,
         )
         scenario, failed = case.scenario, _failed(case)
@@ -235,6 +239,21 @@ class Judge:
             died_at=_elsewhere(died_at, where),
             before=_before(scenario),
         )
+
+    def by_chance(self, case: Case, drawn: Outcome) -> str:
+        """What is not as in the clean run, neither in a bad case nor in a clean run that drew its random numbers.
+
+        An output, a task that fails, or how a branch decided, by the name of its XCom; empty if there is none.
+        """
+        other = self.case(case.scenario, None, drawn)
+        shared = sorted(self._unlike_clean(case) & self._unlike_clean(other))
+        # Outputs follow from what a branch decided, so that comes first.
+        return max(shared, key=lambda name: name.endswith(DECISION), default="")
+
+    def _unlike_clean(self, case: Case) -> set[str]:
+        usual = _decisions(self._recording.outcome)
+        decisions = {name for name, tasks in _decisions(case.outcome).items() if usual.get(name) != tasks}
+        return {*(difference.output for difference in case.differences), *case.failing, *decisions}
 
     # --- evidence -----------------------------------------------------------------------------
 
@@ -424,6 +443,15 @@ def outputs_of_effect(effect: Effect) -> tuple[str, ...]:
         case "variable" | "variable-delete":
             return (f"variable:{effect.target}",)
     return tuple(dict.fromkeys(f"file:{path}" for path, _ in effect.files))
+
+
+def _decisions(outcome: Outcome) -> dict[str, frozenset[str]]:
+    """The tasks that each branch chose or passed over, by the name of its XCom; it notes them in the order of a set."""
+    return {
+        name: frozenset(chain.from_iterable(json.loads(output.content).values()))
+        for name, output in outcome.outputs.items()
+        if name.startswith("xcom:") and name.endswith(DECISION)
+    }
 
 
 def _failing(outcome: Outcome) -> frozenset[str]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from ..model import Difference, Location, Rule
-from .rules import Evidence, announcement
+from .rules import DECISION, Evidence, announcement
 
 BY_SETS = "with sets in another order"
 """How the summary of a finding begins that the order of sets makes."""
@@ -54,6 +54,12 @@ def remedy(
             return (
                 f"Take dates from the run: use logical_date, data_interval_start or ds of the task's context in "
                 f"place of datetime.now() and date.today() where {place} makes {shown}."
+            )
+        case Rule.NONDETERMINISTIC_OUTPUT if evidence is not None and evidence.by_chance.endswith(DECISION):
+            branch = evidence.by_chance.removeprefix("xcom:").removesuffix(DECISION)
+            return (
+                f"Let {branch} choose by the run, its logical_date or conf, in place of chance: Airflow does not run again "
+                "what an earlier attempt passed over."
             )
         case Rule.NONDETERMINISTIC_OUTPUT:
             return _of_chance(place, shown, differences, is_by_sets)

@@ -21,6 +21,9 @@ from .formats import (
     unreadable,
 )
 
+DECISION = "/skipmixin_key"
+"""How the names of XComs end in which Airflow keeps what a branch decided."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
@@ -54,6 +57,9 @@ class Evidence:
     """What was not synced was lost, and a kill at the same place does no harm."""
     is_by_callback: bool = False
     """Callbacks of the failure made all that differs."""
+    by_chance: str = ""
+    """An output, a failing task or the XCom of a branch's decision, not as in the clean run, nor is it in one that draws
+    the random numbers of this rerun; empty if there is none."""
     exited_green: bool = False
     """A task's process ended with exit code 0 without a report."""
 
@@ -101,6 +107,11 @@ def _is_clock_dependent(evidence: Evidence) -> bool:
     return evidence.same_day_is_fine is True
 
 
+def _is_nondeterministic(evidence: Evidence) -> bool:
+    """`nondeterministic-output`: a clean run that draws what the rerun drew differs too."""
+    return bool(evidence.by_chance)
+
+
 def _is_stale_xcom(evidence: Evidence) -> bool:
     """`stale-xcom`: the rerun used, or missed, an XCom of an earlier attempt."""
     if evidence.stale_xcom_reads:
@@ -146,6 +157,7 @@ _DECISIONS = (
     (Rule.WORKER_LOCAL_STATE, _is_worker_local),
     (Rule.LOST_OUTPUT, _is_acknowledged_too_early),
     (Rule.DAMAGED_CHECKPOINT, _is_damaged_checkpoint),
+    (Rule.NONDETERMINISTIC_OUTPUT, _is_nondeterministic),
     (Rule.RERUN_FAILS, _is_rerun_failing),
     (Rule.CLOCK_DEPENDENT, _is_clock_dependent),
     (Rule.STALE_XCOM, _is_stale_xcom),

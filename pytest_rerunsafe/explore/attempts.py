@@ -110,21 +110,16 @@ class Attempts:
             journal.metadata_changed("state", state)
         stale = tuple(name for name, is_stale in answers.reads.items() if is_stale)
         journal.attempts.append(
-            replace(ended, state=state, xcom_reads=tuple(answers.reads), stale_xcom_reads=stale)
+            replace(ended, state=state, xcom_reads=tuple(answers.reads), stale_xcom_reads=stale, seed=seed)
         )
         journal.current = None
         return None
 
     def _seed_of(self, task: QueuedTask) -> str:
-        """Another one for each attempt of a try: one that resumes is a new process."""
-        place = (task.run, task.task_id, task.map_index, task.try_number)
-        earlier = sum(
-            1
-            for done in self._sandbox.journal.attempts
-            if (done.run, done.task_id, done.map_index, done.try_number) == place
-        )
-        parts = (self._sandbox.seed, *place, earlier) if earlier else (self._sandbox.seed, *place)
-        return "/".join(map(str, parts))
+        """Another one for each attempt of a task instance, whatever its try: a rerun draws what a clean run by its seed does."""
+        place = "/".join(map(str, (self._sandbox.seed, task.run, task.task_id, task.map_index)))
+        earlier = sum(done.seed.startswith(f"{place}#") for done in self._sandbox.journal.attempts)
+        return f"{place}#{earlier}"
 
     def _notice_death(self, task: QueuedTask, load: Callable[[], Any]) -> str:
         self._sandbox.clock.advance(1)

@@ -29,7 +29,17 @@ from ..model import (
 from .dag_processor import Prepare
 from .deaths import Befallen, Deaths, look_after, on_another_worker
 from .drive import ENDED, Driver
-from .jobs import ActJob, FindJob, LoadJob, RecordJob, RecordRecoveryJob, Recovering, RecoverJob, Start
+from .jobs import (
+    RECOVERY,
+    ActJob,
+    FindJob,
+    LoadJob,
+    RecordJob,
+    RecordRecoveryJob,
+    Recovering,
+    RecoverJob,
+    Start,
+)
 from .processes import JobProcesses, Processes
 from .recoveries import BY_ITSELF, clear_of
 from .sandbox import Sandbox
@@ -323,7 +333,7 @@ class Engine:
 
     def act(self, job: ActJob) -> Acted:
         """What comes of what a person does to runs that have ended."""
-        self.sandbox.begin(job.world, "recovery")
+        self.sandbox.begin(job.world, RECOVERY)
         processes = self.processes.for_job(job)
         if job.death is not None:
             self._deaths.settle(job.death, processes)

@@ -10,6 +10,8 @@ from ..model import Action, CrashKind, DagInfo, Death, Files, RecoveryKind, RunK
 
 REFERENCE = "reference"
 """What all that is random in the reference run is derived from."""
+RECOVERY = "recovery"
+"""The same for what comes after a death or a clear."""
 BEGINS_S = 1
 """From the turn of the scheduler that queues a task to the start of its attempt."""
 

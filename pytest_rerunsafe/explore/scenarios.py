@@ -20,7 +20,7 @@ from ..model import (
     WorldState,
 )
 from .fold import local_files
-from .jobs import Fault, RecoverJob, Start
+from .jobs import RECOVERY, Fault, RecoverJob, Start
 from .points import before, explore, faulty
 from .promise import promise
 from .recoveries import OF_RUN, after_crash, after_fault, after_success
@@ -334,7 +334,7 @@ def jobs_of(
             folder=folder,
             starts=tuple(start for group in chunk for start in group),
             clean=clean,
-            seed="recovery",
+            seed=RECOVERY,
             keeps_log=keeps_log,
             logical_dates=recording.intervals.logical_dates if recording.intervals else (),
             local=tuple(local),
