@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from importlib.util import find_spec
 
 import pytest
 from dag_projects import Project
@@ -259,3 +260,38 @@ def test_a_dag_under_test_is_set_off_by_its_assets(dags: Project, schedule: str,
     found = dags.check_among(folder, {"a": checked}, "consumer", DATA)
     assert found["clean"].verdict is Verdict.SAFE, found["clean"]
     assert found["rerun"].verdict is Verdict.UNSAFE
+
+
+# --- partitions -----------------------------------------------------------------------------------
+
+EACH_HOUR = """
+from datetime import datetime
+from airflow.sdk import DAG, Asset, CronPartitionTimetable, task
+
+with DAG("each_hour", schedule=CronPartitionTimetable("0 * * * *", timezone="UTC"), start_date=datetime(2024, 1, 1)):
+    @task(outlets=[Asset("stats")])
+    def make(): pass
+    make()
+"""
+EACH_PARTITION = """
+from airflow.sdk import DAG, Asset, PartitionedAssetTimetable, task
+
+with DAG("each_partition", schedule=PartitionedAssetTimetable(assets=Asset("stats"))):
+    @task
+    def use(dag_run=None):
+        with open(f"/data/{dag_run.partition_key}", "MODE") as file:
+            file.write("used\\n")
+    use()
+"""
+
+
+@pytest.mark.skipif(
+    not find_spec("airflow.models.task_state_store"), reason="Airflow tells of partitions from 3.3 on"
+)
+@pytest.mark.parametrize(("mode", "twice"), [("w", set()), ("a", {"file:/data/2024-01-01T00:00:00"})])
+def test_a_partition_sets_off_a_run_for_it(dags: Project, mode: str, twice: set[str]) -> None:
+    files = {"each_hour": EACH_HOUR, "each_partition": EACH_PARTITION.replace("MODE", mode)}
+    verdicts = dags.check_among(f"partitions_{mode}", files, "each_hour", DATA)
+    assert outputs(verdicts["rerun"].findings) == twice
+    assert verdicts["rerun"].verdict is (Verdict.UNSAFE if twice else Verdict.SAFE)
+    assert verdicts["backfill"].verdict is verdicts["rerun"].verdict

@@ -155,6 +155,16 @@ def interval_of(dag: Any, logical_date: datetime) -> DataInterval:
     return interval
 
 
+def partition_at(dag: Any, logical_date: datetime) -> dict[str, Any]:
+    """The key and the date of the partition that a run by a `CronPartitionTimetable` makes; nothing for other runs."""
+    partitions = getattr(dag.timetable, "iter_partition_dagrun_infos", None)  # Airflow has it from 3.3 on
+    if partitions is None or type(dag.timetable).__name__ != "CronPartitionTimetable":
+        return {}
+    date = pendulum.instance(logical_date)
+    (info,) = partitions(earliest=date, latest=date)
+    return {"partition_key": info.partition_key, "partition_date": info.partition_date}
+
+
 def store(bag: Any) -> None:
     """Write a bag's DAGs to the metadata database, as the DAG processor does."""
     with session() as opened:

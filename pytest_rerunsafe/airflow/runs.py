@@ -33,6 +33,7 @@ def create(dag: Any, logical_date: datetime, interval: DataInterval | None = Non
 def _create(dag: Any, logical_date: datetime, interval: DataInterval) -> RunKey:
     run_type = DagRunType.MANUAL if loading.first_run(dag) is None else DagRunType.SCHEDULED
     run_id = dag.timetable.generate_run_id(run_type=run_type, run_after=interval.end, data_interval=interval)
+    partition = loading.partition_at(dag, logical_date)
     with session() as opened:
         dag.create_dagrun(
             run_id=run_id,
@@ -43,6 +44,7 @@ def _create(dag: Any, logical_date: datetime, interval: DataInterval) -> RunKey:
             triggered_by=DagRunTriggeredByType.TEST,
             state=DagRunState.QUEUED,
             session=opened,
+            **partition,
         )
     return dag.dag_id, run_id
 
