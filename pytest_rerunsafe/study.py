@@ -149,7 +149,8 @@ class Study:
                 if isinstance(end, Outcome):
                     reasons += map(obstacle_text, end.obstacles)
                     case = self._of_crash(judge.case(trial.scenario, trial.state, end))
-                    findings += [judge.finding(case, None)] if case.is_bad else []
+                    if case.is_bad:
+                        findings.append(judge.finding(case, None, by_chance=self._by_chance(case)))
         found = (*result.findings, *fold(findings))
         tried = sum(len(each.trials) for each in plans)
         coverage = replace(

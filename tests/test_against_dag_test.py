@@ -13,11 +13,11 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+from airflows_examples import example_folders, write_plugins
 from dag_test_runs import Ended, Report, Wanted
 from pinned import is_pinned
 
@@ -30,11 +30,6 @@ from pytest_rerunsafe.study import START_S
 
 TESTS = Path(__file__).parent
 README = TESTS.parent / "README.md"
-FOLDERS = ("example_dags", "providers/standard/example_dags")
-PLUGINS = """
-from airflow.example_dags.plugins.decreasing_priority_weight_strategy import *
-from airflow.example_dags.plugins.workday import *
-"""
 
 LEFT_OUT: dict[str, set[str]] = {
     # No task may start a process.
@@ -163,10 +158,8 @@ class Comparison:
 def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     """All example DAGs, run by both sides."""
     root = tmp_path_factory.mktemp("examples").resolve()
-    (root / "plugins").mkdir()
-    (root / "plugins" / "examples.py").write_text(PLUGINS)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AIRFLOW__CORE__PLUGINS_FOLDER", str(root / "plugins"))
+        patch.setenv("AIRFLOW__CORE__PLUGINS_FOLDER", str(write_plugins(root)))
         broken, ours = run_ours(root)
         compared = [mine for mine in ours if not mine.why_not]
         report = run_theirs(root, [mine.wanted() for mine in compared])
@@ -181,14 +174,9 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
 
 def run_ours(root: Path) -> tuple[dict[str, str], list[Ours]]:
     """Files that do not load, with the reason, and what we make of each DAG."""
-    spec = find_spec("airflow")
-    assert spec is not None
-    assert spec.submodule_search_locations
-    places = [Path(place) for place in spec.submodule_search_locations]
-    folders = tuple(str(place / folder) for place in places for folder in FOLDERS)
     zygote = Zygote.start(root, lambda file, dag, world: None)
     try:
-        (found,) = _ask(zygote, FindJob(paths=folders))
+        (found,) = _ask(zygote, FindJob(paths=tuple(map(str, example_folders()))))
         broken: dict[str, str] = {}
         ours: list[Ours] = []
         for file in found.result:
