@@ -13,25 +13,22 @@ from typing import Any
 
 from .again import Again, as_clean
 from .budget import Budget
+from .causes import Causes
 from .clean import CleanRuns, judge_clean_runs, obstacle_text
 from .compare.findings import Case, Counting, Judge, fold
 from .compare.volatile import Volatility
-from .explore.damage import Damage, damages
 from .explore.jobs import RECOVERY, REFERENCE, Job, RecordJob
 from .explore.messages import Answer, Cut, Done, Failed, Lost
 from .explore.outputs import file_outputs
 from .explore.scenarios import (
     Trial,
-    at_once,
     crash_trials,
     interval_trials,
-    is_first_time,
     rerun_trials,
     scenario_id,
 )
 from .intervals import COUNT, InOrder, Stop
 from .model import (
-    OF_INTERVALS,
     CheckResult,
     Coverage,
     CrashKind,
@@ -148,9 +145,9 @@ class Study:
             for trial, end in zip(each.trials, ended, strict=True):
                 if isinstance(end, Outcome):
                     reasons += map(obstacle_text, end.obstacles)
-                    case = self._of_crash(judge.case(trial.scenario, trial.state, end))
+                    case = self._causes.of_crash(judge.case(trial.scenario, trial.state, end))
                     if case.is_bad:
-                        findings.append(judge.finding(case, None, by_chance=self._by_chance(case)))
+                        findings.append(judge.finding(case, None, by_chance=self._causes.by_chance(case)))
         found = (*result.findings, *fold(findings))
         tried = sum(len(each.trials) for each in plans)
         coverage = replace(
@@ -257,6 +254,23 @@ class Study:
     def _judge(self) -> Judge:
         return self._judge_by(self._reference, self._clean.volatility)
 
+    @cached_property
+    def _causes(self) -> Causes:
+        return Causes(
+            judge=self._judge,
+            reference=self._reference,
+            trials=self._trials,
+            has_local=bool(self._settings.for_dag(self._dag.dag_id).local),
+            without_crash=lambda: self._cases_without_crash,
+            draw=lambda: self._drawn,
+        )
+
+    @cached_property
+    def _drawn(self) -> Outcome | None:
+        """How a clean run ends that draws what reruns draw; None if it cannot be told."""
+        (answer,) = self._run([self._record_job(seed=RECOVERY, keeps_effects=False)])
+        return answer.result.outcome if isinstance(answer, Done) else None
+
     def _judge_by(self, recording: Recording, volatility: Volatility) -> Judge:
         return Judge(
             recording=recording,
@@ -343,9 +357,9 @@ class Study:
                     cut.append(trial)
         of_intervals = check == BACKFILL
         findings = (
-            self._findings_of_intervals(judge, cases, plan.trials)
+            self._causes.findings_of_intervals(judge, cases, plan.trials)
             if of_intervals
-            else self._findings(cases, plan.trials)
+            else self._causes.findings(cases, plan.trials)
         )
         found: dict[str, Any] = {
             "coverage": less(plan.coverage, cut, recoveries=len(plan.trials) - refused),
@@ -379,113 +393,6 @@ class Study:
         return (
             self._judge_by(plan.recording, volatility) if isinstance(volatility, Volatility) else volatility
         )
-
-    def _findings(self, cases: Sequence[Case], trials: Sequence[Trial]) -> tuple[Finding, ...]:
-        blamed = [self._of_crash(case) if case.state is not None and case.is_bad else case for case in cases]
-        bad = [case for case in blamed if case.is_bad]
-        return fold(
-            [
-                self._judge.finding(
-                    case,
-                    _same_day_is_fine(case, cases),
-                    is_local=is_local,
-                    is_damaged=is_damaged,
-                    by_chance=self._by_chance(case),
-                )
-                for case, is_local, is_damaged in zip(
-                    bad, self._are_local(bad, trials), self._are_damaged(bad), strict=True
-                )
-            ]
-        )
-
-    def _by_chance(self, case: Case) -> str:
-        """What differs in a bad case because the rerun drew other random numbers; empty if nothing does."""
-        return "" if self._drawn is None else self._judge.by_chance(case, self._drawn)
-
-    @cached_property
-    def _drawn(self) -> Outcome | None:
-        """How a clean run ends that draws what reruns draw; None if it cannot be told."""
-        (answer,) = self._run([self._record_job(seed=RECOVERY, keeps_effects=False)])
-        return answer.result.outcome if isinstance(answer, Done) else None
-
-    def _are_local(self, bad: Sequence[Case], tried: Sequence[Trial]) -> list[bool]:
-        """Of each bad case, whether it ends well on the worker that has the local files."""
-        if not bad or not self._settings.for_dag(self._dag.dag_id).local:
-            return [False] * len(bad)
-        by_scenario = {trial.scenario: trial for trial in tried}
-        trials = [by_scenario[case.scenario] for case in bad]
-        plan = Plan(trials=tuple(trials), recording=self._reference)
-        (ended,) = self._trials.ended([plan], same_worker=True)
-        return [
-            isinstance(outcome, Outcome) and not self._judge.case(trial.scenario, trial.state, outcome).is_bad
-            for trial, outcome in zip(trials, ended, strict=True)
-        ]
-
-    def _are_damaged(self, bad: Sequence[Case]) -> list[bool]:
-        """Of each bad case, whether it ends well, or at least ends, with what the crash left unfinished made whole."""
-        trials = [
-            (number, Trial(scenario=case.scenario, state=state, world=state.world))
-            for number, case in enumerate(bad)
-            if case.state is not None and case.scenario.crash_kind is CrashKind.KILL
-            for damage in damages(self._reference, case.state, case.outcome)
-            if case.rerun_state != "success" or not _remains(damage, case.outcome)
-            for state in damage.whole
-        ]
-        if not trials:
-            return [False] * len(bad)
-        plan = Plan(trials=tuple(trial for _, trial in trials), recording=self._reference)
-        (ended,) = self._trials.ended([plan])
-        found = set()
-        for (number, trial), outcome in zip(trials, ended, strict=True):
-            if isinstance(outcome, Outcome):
-                other = self._judge.case(trial.scenario, trial.state, outcome)
-                if not other.is_bad or other.rerun_state == "success" != bad[number].rerun_state:
-                    found.add(number)
-        return [number in found for number in range(len(bad))]
-
-    def _findings_of_intervals(
-        self, judge: Judge, cases: Sequence[Case], trials: Sequence[Trial]
-    ) -> tuple[Finding, ...]:
-        bad = [case for case in cases if case.is_bad]
-        # What goes wrong already where nothing dies, or one run is alone, is found there.
-        found = [case for case in bad if case.state is None] or self._only_late(bad, trials)
-        return fold([judge.finding(case, None, is_order=self._is_order(case)) for case in found])
-
-    def _only_late(self, bad: Sequence[Case], tried: Sequence[Trial]) -> list[Case]:
-        """Those of recoveries after newer intervals that end well where the run is alone."""
-        by_scenario = {trial.scenario: trial for trial in tried}
-        alone = [(case, at_once(by_scenario[case.scenario], self._reference)) for case in bad]
-        trials = [(case, trial) for case, trial in alone if trial is not None]
-        if not trials:
-            return []
-        plan = Plan(trials=tuple(trial for _, trial in trials), recording=self._reference)
-        (ended,) = self._trials.ended([plan])
-        return [
-            case
-            for (case, trial), outcome in zip(trials, ended, strict=True)
-            if isinstance(outcome, Outcome)
-            and not self._judge.case(trial.scenario, trial.state, outcome).is_bad
-        ]
-
-    def _is_order(self, case: Case) -> bool:
-        """Whether the order is to blame: not for what is bad already where one run alone is cleared."""
-        if case.scenario.recovery not in OF_INTERVALS:
-            return False
-        return case.state is not None or is_first_time(case.scenario) or self._one_rerun_is_fine
-
-    @cached_property
-    def _one_rerun_is_fine(self) -> bool:
-        clears = (RecoveryKind.CLEAR_RUN, RecoveryKind.CLEAR_RUN_DAY_LATER)
-        return not any(case.is_bad for case in self._cases_without_crash if case.scenario.recovery in clears)
-
-    def _of_crash(self, case: Case) -> Case:
-        """The case without what the same clear does to other tasks' outputs when nothing has crashed."""
-        scenario = case.scenario
-        for other in self._cases_without_crash if scenario.recovery is not RecoveryKind.RETRY else ():
-            same = (other.scenario.recovery, other.scenario.task_id or scenario.task_id)
-            if same == (scenario.recovery, scenario.task_id):
-                return self._judge.without(case, other)
-        return case
 
     @cached_property
     def _cases_without_crash(self) -> tuple[Case, ...]:
@@ -563,19 +470,7 @@ class Study:
                 yield Plan(trials=(trial,), recording=recording)
 
     def _told(self, judge: Judge, trial: Trial, case: Case) -> str:
-        finding = None
-        if case.is_bad:
-            is_order = self._is_order(case)
-            is_local = judge is self._judge and self._are_local([case], [trial])[0]
-            is_damaged = judge is self._judge and self._are_damaged([case])[0]
-            finding = judge.finding(
-                case,
-                None,
-                is_order=is_order,
-                is_local=is_local,
-                is_damaged=is_damaged,
-                by_chance=self._by_chance(case) if judge is self._judge else "",
-            )
+        finding = self._causes.finding(judge, trial, case) if case.is_bad else None
         last, following = judge.effects_around(case)
         return replay_text(
             case.scenario,
@@ -587,28 +482,10 @@ class Study:
         )
 
 
-def _same_day_is_fine(case: Case, cases: Sequence[Case]) -> bool | None:
-    """Whether the same clear on the same day ended well; None for every other case."""
-    if case.scenario.recovery is not RecoveryKind.CLEAR_RUN_DAY_LATER:
-        return None
-    # Where one clear selects the same tasks as another, only the first was tried: any clear of that state will do.
-    same_day = [other for other in cases if other is not case and other.state is case.state]
-    clears = [other for other in same_day if other.scenario.recovery is not RecoveryKind.RETRY]
-    return not any(other.is_bad for other in clears) if clears else None
-
-
 def checks_of(dag: DagInfo) -> tuple[str, ...]:
     """The names of a DAG's checks."""
     crashes = (f"crash.{task.task_id}" for task in dag.tasks)
     return ("clean", RERUN, *crashes, *((BACKFILL,) if dag.is_scheduled else ()))
-
-
-def _remains(damage: Damage, outcome: Outcome) -> bool:
-    """Whether what the crash left is still there, and more of it at most: then it is an output, and no checkpoint."""
-    output = outcome.outputs.get(f"file:{damage.path}")
-    if output is None:
-        return False
-    return output.content.startswith(damage.left) if damage.left else not output.content
 
 
 def _depend_on_hashes(answers: Sequence[Answer]) -> bool:

@@ -16,7 +16,7 @@ import pytest_rerunsafe
 PACKAGE = "pytest_rerunsafe"
 FOLDER = Path(pytest_rerunsafe.__file__).parent
 PLUGIN_SIDE = {"plugin", "items", "fixtures", "options", "hookspecs"}
-STUDY_SIDE = {"again", "budget", "study", "clean", "intervals", "trials"}
+STUDY_SIDE = {"again", "budget", "causes", "study", "clean", "intervals", "trials"}
 BELOW = {
     "plugin": {"plugin", "check", "study", "settings", "report", "compare", "model", "__init__"},
     "check": {"check", "study", "settings", "explore", "model"},
