@@ -35,15 +35,15 @@ def journal() -> None:
             return
         payments = fetch_payments(day)
         os.makedirs(os.path.dirname(JOURNAL), exist_ok=True)
-        with open(JOURNAL, "a") as file:
-            end = file.tell()
-            try:
+        end = os.path.getsize(JOURNAL) if os.path.exists(JOURNAL) else 0
+        try:
+            with open(JOURNAL, "a") as file:
                 for owner, cents in payments:
                     print(day, owner, cents, sep=",", file=file, flush=True)
                 print(day, "total", sum(cents for _, cents in payments), sep=",", file=file, flush=True)
-            except Exception:
-                file.truncate(end)
-                raise
+        except Exception:
+            os.truncate(JOURNAL, end)
+            raise
 
     book("{{ ds }}")
 
