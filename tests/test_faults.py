@@ -266,6 +266,20 @@ def test_a_disk_that_is_full_stays_full_while_the_file_is_closed(dags: Project) 
     assert left.outputs["file:/data/seen"].content == b"empty"
 
 
+def test_what_python_cannot_raise_is_nobodys_fault(dags: Project) -> None:
+    """A file that nobody closes is flushed where no code can be told that the disk is full."""
+    source = in_dag(
+        """
+        @task
+        def load():
+            json.dump({"rows": 1}, open("/data/out.tmp", "w"))
+            os.replace("/data/out.tmp", "/data/out")
+        load()
+        """
+    )
+    assert dags.check("unclosed", source, "world.mkdir('/data')").worst is Verdict.SAFE
+
+
 def test_what_could_not_be_removed_and_is_still_there_is_nobodys_fault(dags: Project) -> None:
     source = in_dag(
         """

@@ -20,7 +20,7 @@ from .answers import Answers
 from .attempts import TaskLog, supervised_by
 from .runs import now
 
-MOST_TIMERS = 5_000
+MOST_TIMERS = 2_000
 """How often triggers may look whether it is time, with nothing else going on: then what they wait for does not come."""
 
 

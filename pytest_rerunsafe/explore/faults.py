@@ -8,10 +8,15 @@ import os
 import signal
 import sqlite3
 import threading
+import traceback
 from collections.abc import Callable
+from pathlib import Path
+
+import pyfakefs
 
 from ..airflow.answers_between import server_error
 from ..model import ERRORS, CrashKind
+from ..world.buffers import repeats_of
 from ..world.interrupts import interrupt
 from .jobs import Fault, TaskInstanceKey
 from .sandbox import Sandbox
@@ -29,6 +34,8 @@ _ERRNOS = {
 _OF_DESCRIPTORS = ("write", "truncate")
 """Kinds whose error names no file."""
 _COMMIT = "commit"
+_OURS = tuple(f"{Path(module).parent}/" for module in (str(Path(__file__).parent), pyfakefs.__file__))
+"""Where the code is that stands for the file system."""
 
 
 def error_of(kind: str, target: str) -> Exception:
@@ -38,6 +45,15 @@ def error_of(kind: str, target: str) -> Exception:
     if (code := _ERRNOS.get(kind)) is None:
         return server_error()
     return OSError(code, os.strerror(code), None if kind in _OF_DESCRIPTORS else target)
+
+
+def _reaches_somebody(error: Exception) -> bool:
+    """Whether anybody's code got it: what fails when a file is flushed that nobody holds any more, Python cannot raise."""
+    return any(
+        not frame.f_code.co_filename.startswith(_OURS)
+        for raised in (error, *repeats_of(error))
+        for frame, _ in traceback.walk_tb(raised.__traceback__)
+    )
 
 
 class Strike:
@@ -110,6 +126,8 @@ class Strike:
         """Whether it has come to pass, and the project's code could have noticed."""
         if self._error is None:
             return self._has_struck
+        if not _reaches_somebody(self._error):
+            return False
         # Airflow's own code may keep to itself that the server did not answer.
         is_of_server = self._fault.kind not in _ERRNOS and self._fault.kind != _COMMIT
         return not is_of_server or self._sandbox.sources.is_on(self._error.__traceback__)

@@ -31,6 +31,18 @@ def is_ours(fd: object) -> bool:
     return isinstance(fd, int) and fd >= FIRST_DESCRIPTOR
 
 
+def repeated(failure: OSError) -> OSError:
+    """The same failure raised once more; `repeats_of` the first one tells it."""
+    again = OSError(*failure.args)
+    failure.__dict__.setdefault("_repeats", []).append(again)
+    return again
+
+
+def repeats_of(failure: BaseException) -> list[BaseException]:
+    """What was raised later for the same reason."""
+    return list(failure.__dict__.get("_repeats", []))
+
+
 class OpenFile:
     """An open file description: the inode, the position and what may be done."""
 
@@ -150,7 +162,7 @@ class Descriptors:
             start = file.inode.stat_result.st_size
         if data:
             if file.failure is not None:
-                raise OSError(*file.failure.args)
+                raise repeated(file.failure)
             try:
                 self._ledger.write(file.inode, start, data)
             except OSError as error:
