@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "example_dags"
-FILES = ("orders_unsafe.py", "checkpoint_fixed.py")
+FILES = ("exchange_unsafe.py", "checkpoint_fixed.py")
 
 SCRIPT = """
 import json, os, sys, traceback
