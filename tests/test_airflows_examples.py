@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from airflows_examples import copy_examples, write_plugins
+from airflows_examples import CANNOT_BE_SEEN, copy_examples, write_plugins
 from dag_projects import Verdicts
 from pinned import is_pinned
 
@@ -104,42 +104,9 @@ NOT_SAFE: Mapping[Verdict, Mapping[str, tuple[str, ...]]] = {
         "duplicate-output": ("example_trigger_controller_dag",),
     },
     Verdict.UNVERIFIABLE: {
-        # No task may start a process.
-        "starting the process": (
-            "asset_consumes_1",
-            "asset_consumes_1_and_2",
-            "asset_consumes_1_never_scheduled",
-            "asset_consumes_unknown_never_scheduled",
-            "asset_produces_1",
-            "asset_produces_2",
-            "asset_with_extra_from_classic_operator",
-            "child_dag",
-            "conditional_asset_and_time_based_timetable",
-            "consume_1_and_2_with_asset_expressions",
-            "consume_1_or_2_with_asset_expressions",
-            "consume_1_or_both_2_and_3_with_asset_expressions",
-            "example_bash_decorator",
-            "example_bash_operator",
-            "example_complex",
-            "example_custom_weight",
-            "example_external_task",
-            "example_python_decorator",
-            "example_python_operator",
-            "example_sensors",
-            "example_setup_teardown",
-            "example_task_group",
-            "example_trigger_target_dag",
-            "example_xcom",
-            "example_xcom_args_with_operators",
-            "team_analytics_producer",
-            "team_ml_consumer",
-            "tutorial",
-            "tutorial_taskflow_api_virtualenv",
-        ),
-        # No task may open a connection.
-        "connecting to": ("example_dag_decorator", "example_retry_policy"),
-        # A person must answer.
-        "a person is asked": ("example_hitl_operator",),
+        **CANNOT_BE_SEEN,
+        # It waits for a run of the other DAG, which starts a process.
+        "starting the process": (*CANNOT_BE_SEEN["starting the process"], "example_external_task"),
     },
     Verdict.ERROR: {
         # It is about what a failing task looks like.
