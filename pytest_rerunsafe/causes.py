@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
-from .compare.findings import Case, Judge, fold
+from .compare.findings import Case, Judge
+from .compare.folding import fold
 from .explore.damage import Damage, damages
 from .explore.scenarios import Trial, at_once, is_first_time
 from .model import OF_INTERVALS, CrashKind, Finding, Outcome, Recording, RecoveryKind

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .compare.counting import Counting
 from .compare.differences import diff_outputs, summarise
-from .compare.findings import Counting, describe_effect, outputs_of_effect, task_name
+from .compare.effects import describe_effect, outputs_of_effect, task_name
 from .compare.remedies import BY_SETS, remedy
 from .compare.volatile import Problem, Volatility, find_volatile
 from .explore.messages import Answer, Cut, Done, Failed, Lost

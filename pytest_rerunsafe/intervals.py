@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from .clean import failure, obstacle_text
-from .compare.findings import Counting
+from .compare.counting import Counting
 from .compare.volatile import Volatility, find_volatile
 from .explore.jobs import Job, RecordJob
 from .explore.messages import Answer, Done, Failed, Lost

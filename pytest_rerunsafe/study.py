@@ -15,7 +15,9 @@ from .again import Again, as_clean
 from .budget import Budget
 from .causes import Causes
 from .clean import CleanRuns, judge_clean_runs, obstacle_text
-from .compare.findings import Case, Counting, Judge, fold
+from .compare.counting import Counting
+from .compare.findings import Case, Judge
+from .compare.folding import fold
 from .compare.volatile import Volatility
 from .explore.jobs import RECOVERY, REFERENCE, Job, RecordJob
 from .explore.messages import Answer, Cut, Done, Failed, Lost

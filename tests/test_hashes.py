@@ -13,7 +13,7 @@ from test_points import recording
 from test_rules_on_dags import in_dag
 
 from pytest_rerunsafe.clean import CleanRuns, judge_clean_runs
-from pytest_rerunsafe.compare.findings import Counting
+from pytest_rerunsafe.compare.counting import Counting
 from pytest_rerunsafe.explore.messages import Done
 from pytest_rerunsafe.explore.sources import depends_on_hashes, mentions_sets
 from pytest_rerunsafe.explore.zygote import Zygote

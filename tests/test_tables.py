@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_rerunsafe.compare.differences import diff_outputs
-from pytest_rerunsafe.compare.findings import outputs_of_effect
+from pytest_rerunsafe.compare.effects import outputs_of_effect
 from pytest_rerunsafe.compare.formats import is_same
 from pytest_rerunsafe.compare.rules import Evidence, classify
 from pytest_rerunsafe.compare.volatile import Volatility, find_volatile

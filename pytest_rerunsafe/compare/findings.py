@@ -1,12 +1,11 @@
-"""Turns what runs showed into findings: evidence, rule, line of code, and alike ones folded. Pure functions."""
+"""Turns what runs showed into findings: evidence, rule, line of code. Pure functions."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from itertools import chain
 
 from ..model import (
@@ -24,74 +23,16 @@ from ..model import (
     Scenario,
     Splice,
 )
+from .counting import Counting, Outputs
 from .differences import diff_outputs, summarise
-from .packed import unpacked
+from .effects import describe_effect, outputs_of_effect, task_name
 from .remedies import remedy
 from .rules import DECISION, Evidence, classify
 from .volatile import Volatility
 
-Outputs = Mapping[str, Output]
-
 _PATH = re.compile(r"'(/[^']*)'")
 """In the last line of an `OSError`."""
 _REFUSED_BY_DATABASE = re.compile(r"IntegrityError:|OperationalError: .* already exists")
-_TEMPORARY = re.compile(r"[a-z0-9]{5}_zq")
-"""What `world.entropy` lets Python's tempfile name files by: a kill leaves them behind, and nobody reads them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counting:
-    """Which outputs count."""
-
-    only: tuple[str, ...] = ()
-    """Paths, folders, globs or output names; empty: all."""
-    ignore: tuple[str, ...] = ()
-    """Globs over paths, names of files, or output names."""
-    unordered: tuple[str, ...] = ()
-    """Outputs whose records may stand in any order, in the same words."""
-    xcoms: frozenset[str] | None = None
-    """XComs that a task other than the one that pushes them reads, `task_id/key`; None: not known yet, all count."""
-
-    def with_xcoms_of(self, outcome: Outcome) -> Counting:
-        """The same, but of XComs only those that a run's tasks read: the others are for people, as a log is."""
-        read = {
-            name
-            for attempt in outcome.attempts
-            for name in attempt.xcom_reads
-            if name.partition("/")[0] != attempt.task_id
-        }
-        return replace(self, xcoms=frozenset(read))
-
-    def select(self, outputs: Outputs) -> dict[str, Output]:
-        """Those that count, with what they hold where they are packed."""
-        return {name: unpacked(output) for name, output in outputs.items() if self.counts(name)}
-
-    def is_unordered(self, name: str) -> bool:
-        """Whether the order of its records does not count."""
-        return any(_is_within(name.removeprefix("file:"), chosen) for chosen in self.unordered)
-
-    def counts(self, name: str) -> bool:
-        """Whether one does."""
-        path = name.removeprefix("file:")
-        if _TEMPORARY.search(path) or any(_matches(path, pattern) for pattern in self.ignore):
-            return False
-        if self.only:
-            return any(_is_within(path, chosen) for chosen in self.only)
-        return self.xcoms is None or not name.startswith("xcom:") or _unmapped(name) in self.xcoms
-
-
-def _unmapped(name: str) -> str:
-    """`task_id/key` of the name of an XCom's output."""
-    place, _, key = name.removeprefix("xcom:").partition("/")
-    return f"{place.partition('[')[0]}/{key}"
-
-
-def _matches(path: str, pattern: str) -> bool:
-    return fnmatchcase(path, pattern) or fnmatchcase(path.rpartition("/")[2], pattern)
-
-
-def _is_within(path: str, chosen: str) -> bool:
-    return path == chosen or path.startswith(chosen.rstrip("/") + "/") or _matches(path, chosen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -414,11 +355,6 @@ def _before(scenario: Scenario) -> tuple[str, ...]:
     return () if first is None else (*_before(first), f"{first.crash_point} ({first.recovery})")
 
 
-def task_name(attempt: Attempt, dag_id: str) -> str:
-    """The task of an attempt as the reader of a DAG's results knows it: of another DAG with that one's id."""
-    return attempt.task_id if attempt.run[0] == dag_id else f"{attempt.run[0]}.{attempt.task_id}"
-
-
 def _path(name: str) -> str:
     """The path of an output that is a file."""
     return name.removeprefix("file:")
@@ -433,16 +369,6 @@ def _makes_or_removes(effect: Effect, paths: Sequence[str]) -> bool:
 
 def _instance(attempt: Attempt) -> tuple[str, str, int]:
     return attempt.run[0], attempt.task_id, attempt.map_index
-
-
-def outputs_of_effect(effect: Effect) -> tuple[str, ...]:
-    """The names of the outputs that an effect changed, each once."""
-    match effect.kind:
-        case "trigger":
-            return (f"runs:{effect.target}",)
-        case "variable" | "variable-delete":
-            return (f"variable:{effect.target}",)
-    return tuple(dict.fromkeys(f"file:{path}" for path, _ in effect.files))
 
 
 def _decisions(outcome: Outcome) -> dict[str, frozenset[str]]:
@@ -483,103 +409,3 @@ def _summary(case: Case) -> str:
     if case.outcome.run_state == "success":
         return f"{case.failing[0]} ends failed, and the run is a success all the same"
     return f"the run ends {case.outcome.run_state}"
-
-
-def describe_effect(effect: Effect) -> str:
-    """An effect in words: `wrote 120 bytes to /data/out.csv`."""
-    target = effect.target
-    match effect.kind:
-        case "write":
-            return f"wrote {_size(effect):,} bytes to {target}"
-        case "create":
-            return f"created {target}, empty"
-        case "truncate":
-            return f"emptied {target}" if _size(effect) == 0 else f"cut {target}"
-        case "commit":
-            return f"committed a transaction to {target}"
-        case "rename":
-            return f"renamed a file to {target}"
-        case "unlink" | "rmdir":
-            return f"removed {target}"
-        case "mkdir":
-            return f"made the folder {target}"
-        case "xcom":
-            return f"pushed the XCom {target}"
-        case "xcom-delete":
-            return f"deleted the XCom {target} of an earlier try"
-        case "variable":
-            return f"set the Variable {target}"
-        case "variable-delete":
-            return f"deleted the Variable {target}"
-        case "trigger":
-            return f"triggered the DAG {target}"
-        case "state":
-            return f"was recorded as {target}"
-        case kind:
-            return f"{kind} {target}"
-
-
-def _size(effect: Effect) -> int:
-    return sum(len(change.data) for _, change in effect.files if isinstance(change, Splice))
-
-
-# --- folding ----------------------------------------------------------------------------------
-
-
-def fold(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """One finding per cause, the simplest: of those of a task that share a line or an output, and break the same rule.
-
-    What a power loss does where a kill does harm, or another kind of crash that ends just as a kill, has the same cause,
-    whatever rule it breaks.
-    """
-    weight = _weight(findings)
-    folded = [replace(min(group, key=weight), others=len(group) - 1) for group in _groups(findings)]
-    return tuple(sorted(folded, key=lambda finding: findings.index(replace(finding, others=0))))
-
-
-def _groups(findings: Sequence[Finding]) -> list[list[Finding]]:
-    groups: list[list[Finding]] = []
-    for finding in findings:
-        alike = [group for group in groups if any(_is_alike(finding, other) for other in group)]
-        merged = [finding, *(other for group in alike for other in group)]
-        groups = [group for group in groups if group not in alike] + [merged]
-    return groups
-
-
-_SIMPLE = (None, CrashKind.KILL, CrashKind.OOM)
-"""No crash, or one that the task's own code cannot notice."""
-
-
-def _is_alike(one: Finding, other: Finding) -> bool:
-    if not _is_at_one_place(one, other):
-        return False
-    if one.rule is other.rule:
-        return True
-    is_with_kill = (one.crash_kind in _SIMPLE) is not (other.crash_kind in _SIMPLE)
-    is_of_power = CrashKind.POWER in (one.crash_kind, other.crash_kind)
-    return is_with_kill and (is_of_power or one.differences == other.differences)
-
-
-def _is_at_one_place(one: Finding, other: Finding) -> bool:
-    """Whether both share a task, and in it a line or an output; or, if only tasks were cleared, all that differs."""
-    if one.task_id != other.task_id:
-        is_without_crash = one.crash_kind is None and other.crash_kind is None
-        return is_without_crash and bool(one.differences) and one.differences == other.differences
-    shares_output = {d.output for d in one.differences} & {d.output for d in other.differences}
-    return (one.file, one.line) == (other.file, other.line) or bool(shares_output)
-
-
-def _weight(findings: Sequence[Finding]) -> Callable[[Finding], tuple[int, ...]]:
-    """The simplest kind of crash, fewest differences, then the smallest, then the first that was tried."""
-    kinds = [None, *CrashKind]
-
-    def weight(finding: Finding) -> tuple[int, ...]:
-        size = sum(len(d.clean or "") + len(d.rerun or "") for d in finding.differences)
-        return (
-            kinds.index(finding.crash_kind),
-            len(finding.differences),
-            size,
-            findings.index(finding),
-        )
-
-    return weight

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pytest_rerunsafe.compare.findings import fold
+from pytest_rerunsafe.compare.folding import fold
 from pytest_rerunsafe.model import CrashKind, Difference, Finding, RecoveryKind, Rule
 
 OUT = Difference(output="file:/data/out", clean="1", rerun="2", summary="line 1 differs")
