@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
 from pytest_rerunsafe.check import Checker
@@ -12,11 +12,23 @@ from pytest_rerunsafe.model import CheckResult, DagInfo, Finding, LoadedFile, Ve
 from pytest_rerunsafe.settings import Settings
 
 
-@dataclass(frozen=True)
 class Verdicts:
-    """The results of all checks of one DAG."""
+    """The results of a DAG's checks: each is run when it is first asked for, all together for those of all."""
 
-    results: dict[str, CheckResult]
+    def __init__(self, checks: Sequence[str], run: Callable[[str, Sequence[str]], CheckResult]) -> None:
+        self.checks = checks
+        self._run = run
+        self._known: dict[str, CheckResult] = {}
+
+    @classmethod
+    def of(cls, results: Mapping[str, CheckResult]) -> Verdicts:
+        """Those of checks that have been run."""
+        return cls(tuple(results), lambda check, _: results[check])
+
+    @cached_property
+    def results(self) -> dict[str, CheckResult]:
+        """By check."""
+        return {check: self._known.get(check) or self._run(check, self.checks) for check in self.checks}
 
     @property
     def worst(self) -> Verdict:
@@ -34,7 +46,12 @@ class Verdicts:
         return {str(finding.rule) for finding in self.findings}
 
     def __getitem__(self, check: str) -> CheckResult:
-        return self.results[check]
+        if "results" in vars(self):
+            return self.results[check]
+        assert check in self.checks, f"{check!r} is none of {self.checks}"
+        if check not in self._known:
+            self._known[check] = self._run(check, ())
+        return self._known[check]
 
 
 class Project:
@@ -77,7 +94,7 @@ class Project:
 
     def check_dag(self, dag: DagInfo) -> Verdicts:
         """All checks of a DAG."""
-        return Verdicts({check: self.checker.run(dag, check) for check in self.checker.checks_of(dag)})
+        return Verdicts(self.checker.checks_of(dag), partial(self.checker.run, dag))
 
 
 def project(root: Path, settings: Settings | None = None) -> Iterator[Project]:

@@ -157,7 +157,7 @@ class Examples:
         dag = self.dags[dag_id]
         checks = self.checker.checks_of(dag)
         results = {check: self.checker.run(dag, check, checks) for check in checks}
-        return Verdicts(
+        return Verdicts.of(
             {
                 check: result
                 for check, result in results.items()

@@ -93,7 +93,7 @@ def stingy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str, 
         checker.trials = trials
         (dag,) = checker.load(project.write(name, source)).dags
         checks = checker.checks_of(dag)
-        return Verdicts({each: checker.run(dag, each, checks) for each in checks})
+        return Verdicts.of({each: checker.run(dag, each, checks) for each in checks})
 
     yield check
     checker.close()

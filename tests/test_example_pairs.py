@@ -8,6 +8,7 @@ import runpy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,7 @@ class Examples:
     def check(self, name: str) -> Verdicts:
         """All checks of a DAG of the file of that name."""
         dag = self._dag(name)
-        checks = self.checker.checks_of(dag)
-        return Verdicts({check: self.checker.run(dag, check, checks) for check in checks})
+        return Verdicts(self.checker.checks_of(dag), partial(self.checker.run, dag))
 
     def outcome(self, name: str, scenario: str) -> Outcome:
         """How a scenario of that DAG ends."""

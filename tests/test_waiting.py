@@ -50,7 +50,7 @@ def verdict_of(verdicts: Verdicts, check: str) -> tuple[str, str | None, list[st
 
 
 def assert_safe(verdicts: Verdicts, but: str = "") -> None:
-    checks = verdicts.results.keys() - {but}
+    checks = {*verdicts.checks} - {but}
     assert {check: verdict_of(verdicts, check) for check in checks} == dict.fromkeys(
         checks, ("safe", None, [])
     )
@@ -131,12 +131,7 @@ def test_a_sensor_times_out_without_a_retry_and_is_skipped_if_it_fails_softly(
         [hard, soft] >> after()
         """
     )
-    loaded = dags.checker.load(dags.write(f"timeout_{mode}", source, DATA))
-    assert verdict_of(Verdicts({"clean": dags.checker.run(loaded.dags[0], "clean")}), "clean") == (
-        "safe",
-        None,
-        [],
-    )
+    assert clean(dags, f"timeout_{mode}", source) == ("safe", None, [])
 
 
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
@@ -266,9 +261,7 @@ def test_what_execute_appends_before_it_defers_is_there_twice(triggers: Project)
 
 def clean(project: Project, name: str, source: str) -> tuple[str, str | None, list[str]]:
     """The check `clean` alone."""
-    loaded = project.checker.load(project.write(name, source, DATA))
-    assert not loaded.error, loaded.error
-    return verdict_of(Verdicts({"clean": project.checker.run(loaded.dags[0], "clean")}), "clean")
+    return verdict_of(project.check(name, source, DATA), "clean")
 
 
 def test_a_trigger_in_the_dag_file_cannot_be_loaded_by_the_triggerer(triggers: Project) -> None:
