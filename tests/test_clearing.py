@@ -252,9 +252,8 @@ def test_a_check_without_a_named_recovery_is_skipped(tmp_path: Path) -> None:
     settings = Settings(dag={"consuming": DagSettings(recoveries=(RecoveryKind.RETRY,))})
     with contextmanager(project)(tmp_path.resolve(), settings) as made:
         verdicts = made.check("consuming", HEAD + CONSUMING, "world.mkdir('/data')")
-    assert {
-        check: result.reason for check, result in verdicts.results.items() if result.reason
-    } == dict.fromkeys(
+        reasons = {check: result.reason for check, result in verdicts.results.items() if result.reason}
+    assert reasons == dict.fromkeys(
         ("rerun", "crash.fetch", "crash.load", "crash.tell"), "`recoveries` names none that this check tries"
     )
 
