@@ -339,13 +339,13 @@ class Study:
         judge = self._judge_of(plan, ended)
         if not isinstance(judge, Judge):
             return self._stopped(check, judge)
-        refused = 0
+        impossible: list[Scenario] = []
         notes: list[str] = []
         cut: list[Trial] = []
         for trial, answer in zip(plan.trials, ended, strict=True):
             match answer:
                 case Outcome(run_state="refused" | "missed"):
-                    refused += 1  # what cannot happen
+                    impossible.append(trial.scenario)
                 case Outcome():
                     obstacles += answer.obstacles
                     notes += map(obstacle_text, answer.notes)
@@ -364,11 +364,11 @@ class Study:
             else self._causes.findings(cases, plan.trials)
         )
         found: dict[str, Any] = {
-            "coverage": less(plan.coverage, cut, recoveries=len(plan.trials) - refused),
+            "coverage": less(plan.coverage, cut, recoveries=len(plan.trials) - len(impossible)),
             "crash_map": crash_map(
                 plan.trials,
                 bad={case.scenario for case in cases if case.is_bad},
-                fine={case.scenario for case in cases},
+                fine={*(case.scenario for case in cases), *impossible},
             ),
             "notes": tuple(dict.fromkeys(f"A callback did what is not seen here: {note}" for note in notes)),
         }

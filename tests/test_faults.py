@@ -146,6 +146,9 @@ def check_pair(project: Project, pair: Pair) -> Finding:
     fixed = project.check(f"{pair.name}_fixed", pair.fixed, pair.prepare)
     assert without_power(fixed) == ()
     assert all(result.verdict in (Verdict.SAFE, Verdict.UNSAFE) for result in fixed.results.values())
+    assert "?" not in "".join(result.crash_map for result in fixed.results.values()), (
+        "all was tried that can happen"
+    )
     return finding
 
 
