@@ -1,12 +1,11 @@
 """All checks of the example DAGs that Airflow ships say what they should: nothing false, and what is not safe for its reason.
 
-A sample of them, or all where RERUNSAFE_EVERY_EXAMPLE is set (`tox -e airflows-examples`).
+A sample of them, or all where `samples.py` says so.
 `tests/test_against_dag_test.py` runs all of them, without checks.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from airflows_examples import CANNOT_BE_SEEN, copy_examples, write_plugins
 from dag_projects import Verdicts
 from pinned import is_pinned
+from samples import IS_WHOLE
 
 from pytest_rerunsafe.check import Checker
 from pytest_rerunsafe.model import DagInfo, Verdict
@@ -136,7 +136,7 @@ SAMPLE = (
     "latest_only_with_trigger",
     "team_ml_consumer",
 )
-TRIED = LISTED if "RERUNSAFE_EVERY_EXAMPLE" in os.environ else SAMPLE
+TRIED = LISTED if IS_WHOLE else SAMPLE
 
 
 class Examples:
@@ -214,6 +214,6 @@ def test_readme_has_the_counts() -> None:
         f"All checks of these {len(LISTED)}, in the profile `default`, find {len(SAFE)} safe; "
         f"{counts[Verdict.UNVERIFIABLE]} do what cannot be seen, {counts[Verdict.ERROR]} fail in any run, and "
         f"{counts[Verdict.UNSAFE]} are unsafe: each is listed with its reason in `tests/test_airflows_examples.py`, "
-        "and `tox -e airflows-examples` compares."
+        "and `tox -e examples` compares."
     )
     assert sentence in " ".join(README.read_text().split())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dag_projects import Project, project
+from dag_projects import Project, Verdicts, project
 
 from pytest_rerunsafe.explore.recoveries import after_crash
 from pytest_rerunsafe.fixtures import RerunSafetyError, Run
@@ -219,13 +220,21 @@ consuming()
 """
 
 
-def recoveries(root: Path, settings: Settings, name: str, body: str, check: str) -> set[str]:
+_NUMBERS = count()
+
+
+def configured(dags: Project, settings: DagSettings, name: str, body: str, prepare: str) -> Verdicts:
+    """The checks of the DAG of that name with settings of its own, and thus with an id of its own."""
+    dag_id = f"{name}_{next(_NUMBERS)}"
+    dags.dag_settings[dag_id] = settings
+    return dags.check(dag_id, HEAD + body.replace(name, dag_id), prepare)
+
+
+def recoveries(dags: Project, settings: DagSettings, name: str, body: str, check: str) -> set[str]:
     """Those that a check's findings name; fails if the check could not be done."""
-    with contextmanager(project)(root.resolve(), settings) as made:
-        file = made.checker.load(made.write(name, HEAD + body, "world.mkdir('/data')"))
-        result = made.checker.run(file.dags[0], check)
-        assert result.verdict in (Verdict.SAFE, Verdict.UNSAFE), result
-        return {str(finding.recovery) for finding in result.findings}
+    result = configured(dags, settings, name, body, "world.mkdir('/data')")[check]
+    assert result.verdict in (Verdict.SAFE, Verdict.UNSAFE), result
+    return {str(finding.recovery) for finding in result.findings}
 
 
 @pytest.mark.parametrize(
@@ -241,26 +250,24 @@ def recoveries(root: Path, settings: Settings, name: str, body: str, check: str)
     ],
 )
 def test_only_the_recoveries_that_are_named_are_tried(
-    tmp_path: Path, chosen: RecoveryKind, found: set[str]
+    dags: Project, chosen: RecoveryKind, found: set[str]
 ) -> None:
-    chosen_only = DagSettings(recoveries=(chosen,), outputs=("/data/out", "/data/told"))
-    settings = Settings(dag={"consuming": chosen_only})
-    assert recoveries(tmp_path, settings, "consuming", CONSUMING, "rerun") == found
+    settings = DagSettings(recoveries=(chosen,), outputs=("/data/out", "/data/told"))
+    assert recoveries(dags, settings, "consuming", CONSUMING, "rerun") == found
 
 
-def test_a_check_without_a_named_recovery_is_skipped(tmp_path: Path) -> None:
-    settings = Settings(dag={"consuming": DagSettings(recoveries=(RecoveryKind.RETRY,))})
-    with contextmanager(project)(tmp_path.resolve(), settings) as made:
-        verdicts = made.check("consuming", HEAD + CONSUMING, "world.mkdir('/data')")
-        reasons = {check: result.reason for check, result in verdicts.results.items() if result.reason}
+def test_a_check_without_a_named_recovery_is_skipped(dags: Project) -> None:
+    settings = DagSettings(recoveries=(RecoveryKind.RETRY,))
+    verdicts = configured(dags, settings, "consuming", CONSUMING, "world.mkdir('/data')")
+    reasons = {check: result.reason for check, result in verdicts.results.items() if result.reason}
     assert reasons == dict.fromkeys(
         ("rerun", "crash.fetch", "crash.load", "crash.tell"), "`recoveries` names none that this check tries"
     )
 
 
-def test_a_task_marked_success_lacks_its_output(tmp_path: Path) -> None:
-    settings = Settings(dag={"pipeline": DagSettings(recoveries=(RecoveryKind.MARK_SUCCESS,))})
-    assert recoveries(tmp_path, settings, "pipeline", PIPELINE, "crash.load") == {"mark-success"}
+def test_a_task_marked_success_lacks_its_output(dags: Project) -> None:
+    settings = DagSettings(recoveries=(RecoveryKind.MARK_SUCCESS,))
+    assert recoveries(dags, settings, "pipeline", PIPELINE, "crash.load") == {"mark-success"}
 
 
 def test_thorough_tries_all_clears_that_differ(tmp_path: Path) -> None:
@@ -280,9 +287,9 @@ def test_thorough_tries_all_clears_that_differ(tmp_path: Path) -> None:
         )
 
 
-def test_a_task_that_is_cleared_while_it_runs_runs_again_without_a_retry(tmp_path: Path) -> None:
-    settings = Settings(dag={"appending": DagSettings(recoveries=(RecoveryKind.CLEAR_RUNNING,))})
-    assert recoveries(tmp_path, settings, "appending", APPENDING, "crash.append") == {"clear-running"}
+def test_a_task_that_is_cleared_while_it_runs_runs_again_without_a_retry(dags: Project) -> None:
+    settings = DagSettings(recoveries=(RecoveryKind.CLEAR_RUNNING,))
+    assert recoveries(dags, settings, "appending", APPENDING, "crash.append") == {"clear-running"}
 
 
 ALL_DONE = """
@@ -333,11 +340,9 @@ SCRATCH = "world.mkdir('/data'); world.write('/scratch/there', 'before the run')
     ],
 )
 def test_a_rerun_elsewhere_has_no_local_files_of_the_first_worker(
-    tmp_path: Path, local: tuple[str, ...], body: str, rules: set[str]
+    dags: Project, local: tuple[str, ...], body: str, rules: set[str]
 ) -> None:
-    settings = Settings(local=local)
-    with contextmanager(project)(tmp_path.resolve(), settings) as made:
-        file = made.checker.load(made.write("staging", HEAD + body, SCRATCH))
-        checks = [made.checker.run(file.dags[0], check) for check in ("rerun", "crash.load")]
+    verdicts = configured(dags, DagSettings(local=local), "staging", body, SCRATCH)
+    checks = [verdicts[check] for check in ("rerun", "crash.load")]
     assert {str(finding.rule) for result in checks for finding in result.findings} == rules
     assert {finding.task_id for result in checks for finding in result.findings} <= {"load"}

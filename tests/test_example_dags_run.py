@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from samples import of_all
 
 TESTS = Path(__file__).parent
 EXAMPLES = TESTS.parent / "example_dags"
@@ -34,6 +35,8 @@ FIXED = [name for name in TASKS if name.endswith("_fixed")]
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
+
+pytestmark = of_all  # it takes a minute
 
 Report = dict[str, Any]
 """A `real_kills.DagReport` as JSON."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import runpy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 from dag_projects import Verdicts
+from samples import sample
 
 from pytest_rerunsafe.check import Checker
 from pytest_rerunsafe.compare import findings
@@ -104,8 +104,8 @@ DURABILITY = str(Rule.DURABILITY)
 OVERLAPPING = frozenset({"checkpoint", "outage"})
 """Fixed twins that bear any death, and yet not a worker that lives on beside the next attempt; each says why."""
 
-SAMPLE = tuple(PAIRS) if "RERUNSAFE_EVERY_PAIR" in os.environ else tuple(PAIRS)[::8]
-"""The pairs tried in the profiles `fast` and `thorough` too: all of them take ten minutes (`tox -e pairs`)."""
+SAMPLE = sample(tuple(PAIRS), 8)
+"""The pairs tried in the profiles `fast` and `thorough` too."""
 
 MOST_CHANGED = 27
 """Lines by which the two of a pair may differ, old and new ones counted."""

@@ -53,10 +53,12 @@ def dags(tmp_path_factory: pytest.TempPathFactory, quick: None) -> Iterator[Proj
     yield from project(root)
 
 
-@pytest.fixture(scope="module")
-def untouched(dags: Project) -> dict[str, Any]:
-    """What the innocent DAG's checks give when nobody has done anything."""
-    return essence(dags.check("innocent", INNOCENT))
+@pytest.fixture(scope="module", autouse=True)
+def innocent(dags: Project) -> Iterator[None]:
+    """When all deeds are done, the innocent DAG's results must be as if they had not been."""
+    before = essence(dags.check("innocent", INNOCENT))
+    yield
+    assert essence(dags.check("innocent_still", INNOCENT)) == before
 
 
 def essence(verdicts: Verdicts) -> dict[str, Any]:
@@ -241,32 +243,24 @@ def judge(dags: Project) -> Any:
     return lambda source: dags.check(f"hostile_{name}", source)
 
 
-@pytest.fixture
-def judged(dags: Project, untouched: dict[str, Any], judge: Any) -> Iterator[Any]:
-    """The same; afterwards, the innocent DAG's results must be as if the other had not been there."""
-    yield judge
-    name = len(os.listdir(dags.root / "dags"))
-    assert essence(dags.check(f"innocent_{name}", INNOCENT)) == untouched
-
-
 def cases(table: dict[str, Any]) -> pytest.MarkDecorator:
     values = [value if isinstance(value, tuple) else (value, "") for value in table.values()]
     return pytest.mark.parametrize(("deed", "told"), values, ids=list(table))
 
 
 @cases(ENDLESS)
-def test_what_never_ends_is_bounded(judged: Any, deed: str, told: str) -> None:
-    clean = judged(in_a_task(deed))["clean"]
+def test_what_never_ends_is_bounded(judge: Any, deed: str, told: str) -> None:
+    clean = judge(in_a_task(deed))["clean"]
     assert clean.verdict is Verdict.UNVERIFIABLE
     assert "act did not end within 1 s of processor time at dags/hostile_" in clean.reason
 
 
 @cases(WAITING)
 def test_what_waits_for_ever_is_bounded(
-    judged: Any, deed: str, told: str, monkeypatch: pytest.MonkeyPatch
+    judge: Any, deed: str, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "SILENCE_S", 3.0)
-    clean = judged(in_a_task(deed))["clean"]
+    clean = judge(in_a_task(deed))["clean"]
     monkeypatch.undo()
     assert clean.verdict is Verdict.UNVERIFIABLE
     assert "waits for something that does not come" in clean.reason
@@ -290,16 +284,16 @@ def test_what_fails_the_task_is_an_error_with_the_reason(judge: Any, deed: str, 
 
 
 @cases(DEADLY)
-def test_what_takes_the_worker_down_is_told(judged: Any, deed: str, told: str) -> None:
-    clean = judged(in_a_task(deed))["clean"]
+def test_what_takes_the_worker_down_is_told(judge: Any, deed: str, told: str) -> None:
+    clean = judge(in_a_task(deed))["clean"]
     assert clean.verdict in (Verdict.UNVERIFIABLE, Verdict.ERROR)
     assert clean.reason
     assert told in clean.reason
 
 
 @cases(HARMLESS)
-def test_what_ends_with_the_process_is_no_matter(judged: Any, deed: str, told: str) -> None:
-    verdicts = judged(in_a_task(deed))
+def test_what_ends_with_the_process_is_no_matter(judge: Any, deed: str, told: str) -> None:
+    verdicts = judge(in_a_task(deed))
     assert {check: result.verdict for check, result in verdicts.results.items()} == {
         "clean": Verdict.SAFE,
         "rerun": Verdict.SAFE,
@@ -308,32 +302,32 @@ def test_what_ends_with_the_process_is_no_matter(judged: Any, deed: str, told: s
 
 
 @pytest.mark.parametrize("daemon", [True, False])
-def test_a_thread_that_outlives_its_task_is_told_by_every_check(judged: Any, daemon: bool) -> None:
+def test_a_thread_that_outlives_its_task_is_told_by_every_check(judge: Any, daemon: bool) -> None:
     deed = f"import threading; threading.Thread(target=threading.Event().wait, daemon={daemon}).start()"
-    verdicts = judged(in_a_task(deed))
+    verdicts = judge(in_a_task(deed))
     assert {result.verdict for result in verdicts.results.values()} == {Verdict.UNVERIFIABLE}
     assert all("outlives its task" in result.reason for result in verdicts.results.values())
 
 
-def test_changes_by_a_thread_are_told(judged: Any) -> None:
+def test_changes_by_a_thread_are_told(judge: Any) -> None:
     deed = """
         import threading
         thread = threading.Thread(target=lambda: open("x", "w").close())
         thread.start()
         thread.join()
     """
-    clean = judged(in_a_task(deed))["clean"]
+    clean = judge(in_a_task(deed))["clean"]
     assert clean.verdict is Verdict.UNVERIFIABLE
     assert "a thread made changes" in clean.reason
 
 
-def test_an_xcom_that_would_run_code_is_refused_by_airflow(judged: Any) -> None:
-    clean = judged(in_a_task(EVIL_XCOM))["clean"]
+def test_an_xcom_that_would_run_code_is_refused_by_airflow(judge: Any) -> None:
+    clean = judge(in_a_task(EVIL_XCOM))["clean"]
     assert clean.verdict is Verdict.ERROR
     assert "annot serialize object" in clean.reason
 
 
-def test_what_only_a_recovery_does_is_judged_too(judged: Any) -> None:
+def test_what_only_a_recovery_does_is_judged_too(judge: Any) -> None:
     """A task that hangs once it finds its own leavings: the clean run shows nothing of it."""
     deed = """
         import os
@@ -341,7 +335,7 @@ def test_what_only_a_recovery_does_is_judged_too(judged: Any) -> None:
             while True: pass
         open("done", "w").close()
     """
-    verdicts = judged(in_a_task(deed))
+    verdicts = judge(in_a_task(deed))
     assert verdicts["clean"].verdict is Verdict.SAFE
     assert verdicts["crash.act"].verdict is Verdict.UNVERIFIABLE
     assert "act did not end within 1 s" in verdicts["crash.act"].reason
@@ -400,8 +394,8 @@ def test_a_file_that_reaches_out_says_for_what(dags: Project, deed: str, told: s
         "imports of what stands in",
     ],
 )
-def test_what_a_file_does_to_its_process_is_no_matter(judged: Any, name: str) -> None:
-    assert judged(at_import(HARMLESS[name])).worst is Verdict.SAFE
+def test_what_a_file_does_to_its_process_is_no_matter(judge: Any, name: str) -> None:
+    assert judge(at_import(HARMLESS[name])).worst is Verdict.SAFE
 
 
 # --- afterwards -------------------------------------------------------------------------------

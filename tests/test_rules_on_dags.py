@@ -23,7 +23,7 @@ DAG_LINE = 7
 
 def in_dag(body: str) -> str:
     """A DAG file whose only DAG, `d`, has this body; `HERE` marks the line of a finding."""
-    options = 'schedule="@daily", start_date=datetime(2024, 1, 1), catchup=False'
+    options = "schedule=None, start_date=datetime(2024, 1, 1)"
     return f"{HEAD}\n@dag({options})\ndef d():\n{textwrap.indent(textwrap.dedent(body), '    ')}\nd()\n"
 
 

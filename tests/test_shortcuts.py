@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from samples import sample
 
 EXAMPLES = Path(__file__).parents[1] / "example_dags"
-FILES = ("exchange_unsafe.py", "checkpoint_fixed.py")
+FILES = sample(("exchange_unsafe.py", "checkpoint_fixed.py"), 2)
 
 SCRIPT = """
 import json, os, sys, traceback
