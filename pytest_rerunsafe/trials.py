@@ -129,7 +129,7 @@ def crash_map(trials: Sequence[Trial], bad: Container[Scenario], fine: Container
     for _, of_attempt in groupby(of_crashes, key=lambda pair: pair[0].point.attempt):
         signs = ""
         reached = 0
-        for _, pairs in groupby(of_attempt, key=lambda pair: id(pair[0])):
+        for _, pairs in groupby(of_attempt, key=lambda pair: pair[0].point):
             (state, *_), scenarios = zip(*pairs, strict=True)
             gap = state.number - reached
             signs += "-" * gap if gap <= _LONGEST_GAP else "-...-"

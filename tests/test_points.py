@@ -233,3 +233,14 @@ def test_a_crash_map_has_a_sign_per_state() -> None:
     fine = set(scenarios) - unknown
     assert crash_map([*first, *second], bad=bad, fine=fine) == ".X?--.-...-. ."
     assert crash_map([], bad=set(), fine=set()) == ""
+    # What else befalls the task at a state is of that state.
+    at_first = [
+        replace(
+            trial,
+            scenario=replace(trial.scenario, crash_kind=CrashKind.ERROR),
+            state=replace(trial.state) if trial.state else None,
+        )
+        for trial in first[:2]
+    ]
+    fine |= {trial.scenario for trial in at_first}
+    assert crash_map([*first[:2], *at_first, *first[2:]], bad=bad, fine=fine) == ".X?--.-...-."
