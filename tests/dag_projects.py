@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
+from samples import IS_WHOLE
+
 from pytest_rerunsafe.check import Checker
 from pytest_rerunsafe.model import CheckResult, DagInfo, Finding, LoadedFile, Verdict
 from pytest_rerunsafe.settings import Settings
@@ -31,12 +33,12 @@ class Verdicts:
         """By check."""
         return {check: self._known.get(check) or self._run(check, self.checks) for check in self.checks}
 
-    @property
-    def of_one_run(self) -> Verdicts:
-        """The same less the check that runs several intervals, which takes as long as all others."""
-        return Verdicts(
-            tuple(check for check in self.checks if check != "backfill"), lambda check, _: self[check]
-        )
+    @cached_property
+    def sampled(self) -> Verdicts:
+        """The same, less the check that runs several intervals where a sample will do: it takes as long as all others."""
+        if IS_WHOLE:
+            return self
+        return Verdicts([check for check in self.checks if check != "backfill"], self._run)
 
     @property
     def worst(self) -> Verdict:

@@ -214,6 +214,6 @@ def test_readme_has_the_counts() -> None:
         f"All checks of these {len(LISTED)}, in the profile `default`, find {len(SAFE)} safe; "
         f"{counts[Verdict.UNVERIFIABLE]} do what cannot be seen, {counts[Verdict.ERROR]} fail in any run, and "
         f"{counts[Verdict.UNSAFE]} are unsafe: each is listed with its reason in `tests/test_airflows_examples.py`, "
-        "and `tox -e examples` compares."
+        "and `tox -e whole` compares."
     )
     assert sentence in " ".join(README.read_text().split())

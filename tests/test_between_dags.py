@@ -74,20 +74,20 @@ FIXED = "'child_{{ ds }}'"
 def test_a_run_that_is_reset_is_the_same_run(dags: Project) -> None:
     parent = trigger(trigger_run_id=FIXED, reset_dag_run="True")
     found = dags.check_among("t2", {"a": parent, "b": child()}, "parent", DATA)
-    assert found.of_one_run.worst is Verdict.SAFE, found.of_one_run.results
+    assert found.sampled.worst is Verdict.SAFE, found.sampled.results
 
 
 def test_what_a_triggered_run_writes_counts(dags: Project) -> None:
     parent = trigger(trigger_run_id=FIXED, reset_dag_run="True")
     found = dags.check_among("t3", {"a": parent, "b": child("a")}, "parent", DATA)
-    assert found.of_one_run.rules == {"duplicate-output"}
-    assert outputs(found.of_one_run.findings) == {"file:/data/child"}
+    assert found.sampled.rules == {"duplicate-output"}
+    assert outputs(found.sampled.findings) == {"file:/data/child"}
     assert {finding.task_id for finding in found["rerun"].findings} == {"child.load"}
 
 
 def test_a_run_that_is_there_already(dags: Project) -> None:
     failing = dags.check_among("t4", {"a": trigger(trigger_run_id=FIXED), "b": child()}, "parent", DATA)
-    assert failing.of_one_run.rules == {"rerun-fails"}
+    assert failing.sampled.rules == {"rerun-fails"}
     parent = trigger(trigger_run_id=FIXED, skip_when_already_exists="True")
     assert dags.check_among("t5", {"a": parent, "b": child("a")}, "parent", DATA).worst is Verdict.SAFE
 
@@ -97,7 +97,7 @@ def test_the_triggered_run_gets_what_it_is_given(dags: Project) -> None:
     strict = child().replace("publish", 'assert conf == {"day": "2024-01-01"}, conf\n        publish', 2)
     strict = strict.replace('assert conf == {"day": "2024-01-01"}, conf\n        publish', "publish", 1)
     found = dags.check_among("t6", {"a": parent, "b": strict}, "parent", DATA)
-    assert found.of_one_run.worst is Verdict.SAFE, found.of_one_run.results
+    assert found.sampled.worst is Verdict.SAFE, found.sampled.results
 
 
 @pytest.mark.parametrize("deferrable", ["False", "True"])
@@ -113,7 +113,7 @@ def test_a_task_that_waits_for_the_run_that_it_triggers(dags: Project, deferrabl
         """,
     )
     found = dags.check_among(f"w{deferrable}", {"a": parent, "b": child()}, "parent", DATA)
-    assert found.of_one_run.worst is Verdict.SAFE, found.of_one_run.results
+    assert found.sampled.worst is Verdict.SAFE, found.sampled.results
     failing = child().replace("conf = ", "raise ValueError; conf = ")
     failed = dags.check_among(f"f{deferrable}", {"a": parent, "b": failing}, "parent", DATA)
     assert failed["clean"].verdict is Verdict.ERROR
@@ -154,10 +154,10 @@ def waiting(mode: str = "w", **options: str) -> str:
 
 def test_the_run_that_a_sensor_waits_for_is_made(dags: Project) -> None:
     found = dags.check_among("s1", {"a": waiting(), "b": upstream()}, "d", DATA)
-    assert found.of_one_run.worst is Verdict.SAFE, found.of_one_run.results
+    assert found.sampled.worst is Verdict.SAFE, found.sampled.results
     unsafe = dags.check_among("s2", {"a": waiting("a"), "b": upstream()}, "d", DATA)
-    assert unsafe.of_one_run.rules == {"duplicate-output"}
-    assert outputs(unsafe.of_one_run.findings) == {"file:/data/out"}
+    assert unsafe.sampled.rules == {"duplicate-output"}
+    assert outputs(unsafe.sampled.findings) == {"file:/data/out"}
 
 
 def test_a_sensor_waits_for_the_run_of_its_own_date(dags: Project) -> None:
@@ -168,7 +168,7 @@ def test_a_sensor_waits_for_the_run_of_its_own_date(dags: Project) -> None:
     options = {"execution_delta": "timedelta(days=1)", "external_task_id": "'make'"}
     found = dags.check_among("s3", {"a": waiting(**options), "b": checked}, "d", DATA)
     of_other_intervals = found.results.pop("backfill")
-    assert found.of_one_run.worst is Verdict.SAFE, found.of_one_run.results
+    assert found.worst is Verdict.SAFE, found.results
     assert "the interval of 2024-01-02 00:00 does not succeed" in str(of_other_intervals.reason)
 
 
@@ -199,7 +199,7 @@ def test_a_clear_does_not_follow_a_marker(dags: Project) -> None:
         """,
     )
     found = dags.check_among("m1", {"a": parent, "b": child("a")}, "parent", DATA)
-    assert found.of_one_run.worst in (Verdict.SAFE, Verdict.SKIPPED), found.of_one_run.results
+    assert found.sampled.worst in (Verdict.SAFE, Verdict.SKIPPED), found.sampled.results
     assert found["rerun"].verdict is Verdict.SAFE
 
 
@@ -224,9 +224,9 @@ def consumer(mode: str = "w", schedule: str = "[Asset('orders')]", body: str = "
 
 def test_what_an_asset_sets_off_counts(dags: Project) -> None:
     safe = dags.check_among("a1", {"a": producer(), "b": consumer()}, "producer", DATA)
-    assert safe.of_one_run.worst is Verdict.SAFE, safe.of_one_run.results
+    assert safe.sampled.worst is Verdict.SAFE, safe.sampled.results
     unsafe = dags.check_among("a2", {"a": producer(), "b": consumer("a")}, "producer", DATA)
-    assert outputs(unsafe.of_one_run.findings) == {"file:/data/out"}
+    assert outputs(unsafe.sampled.findings) == {"file:/data/out"}
     (finding,) = unsafe["rerun"].findings
     assert (str(finding.rule), finding.task_id) == ("duplicate-output", "consumer.use")
 

@@ -23,7 +23,7 @@ APPENDING = ('open(path, "w")', 'open(path, "a")')
 
 def in_dag(body: str, options: str = "") -> str:
     """A DAG file whose only DAG, `d`, has this body."""
-    given = f"schedule=None, start_date=datetime(2024, 1, 1), {options}"
+    given = f'schedule="@daily", start_date=datetime(2024, 1, 1), catchup=False, {options}'
     return f"{HEAD}\n@dag({given})\ndef d():\n{textwrap.indent(textwrap.dedent(body), '    ')}\nd()\n"
 
 
@@ -300,7 +300,7 @@ CASES = (
                 assert rows == [1, 2] and context["ds"] == "2024-01-01"
                 publish("/data/out", "".join(f"{row}\\n" for row in rows))
 
-            with DAG(dag_id="d", start_date=datetime(2024, 1, 1), schedule=None) as dag:
+            with DAG(dag_id="d", start_date=datetime(2024, 1, 1), schedule="@daily", catchup=False) as dag:
                 extract = PythonOperator(task_id="extract", python_callable=lambda: [1, 2])
                 branch = BranchPythonOperator(task_id="branch", python_callable=lambda: "go")
                 go = ShortCircuitOperator(task_id="go", python_callable=lambda: True)
@@ -328,7 +328,7 @@ CASES = (
                     assert self.path == "/data/20240101"
                     publish(self.path, "x\\n")
 
-            dag = DAG("d", schedule=None, start_date=datetime(2024, 1, 1))
+            dag = DAG("d", schedule="0 6 * * 1-5", start_date=datetime(2024, 1, 1))
             Load(task_id="load", path="/data/{{ ds_nodash }}", dag=dag)
             """
         ),
@@ -426,14 +426,19 @@ CASES = (
 )
 
 
+OF_ONE_DAY = ("templates", "old_imports", "own_operator")
+"""DAGs that see for themselves that it is their first interval: others do not succeed."""
+
+
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_safe_one_is_safe(dags: Project, case: Case) -> None:
-    verdicts = dags.check(f"{case.name}_safe", case.source, case.prepare, case.dag_id)
-    expected = dict.fromkeys(("clean", "rerun", case.check), "safe") | dict.fromkeys(case.skipped, "skipped")
-    found = {check: verdicts[check] for check in expected}
-    assert [(str(f.rule), f.summary) for result in found.values() for f in result.findings] == []
-    assert {check: str(result.verdict) for check, result in found.items()} == expected
-    assert [r.reason for r in found.values() if r.reason and expected[r.check] == "safe"] == []
+    verdicts = dags.check(f"{case.name}_safe", case.source, case.prepare, case.dag_id).sampled
+    assert [(str(f.rule), f.summary) for f in verdicts.findings] == []
+    expected = dict.fromkeys(verdicts.results, "safe") | dict.fromkeys(case.skipped, "skipped")
+    if case.name in OF_ONE_DAY and "backfill" in expected:
+        expected["backfill"] = "unverifiable"
+    assert {check: str(result.verdict) for check, result in verdicts.results.items()} == expected
+    assert [r.reason for r in verdicts.results.values() if r.reason and expected[r.check] == "safe"] == []
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -49,8 +49,8 @@ def verdict_of(verdicts: Verdicts, check: str) -> tuple[str, str | None, list[st
     return str(result.verdict), result.reason, [f"{f.rule}: {f.summary}" for f in result.findings]
 
 
-def assert_safe(verdicts: Verdicts) -> None:
-    checks = verdicts.of_one_run.checks
+def assert_safe(verdicts: Verdicts, but: str = "") -> None:
+    checks = {*verdicts.sampled.checks} - {but}
     assert {check: verdict_of(verdicts, check) for check in checks} == dict.fromkeys(
         checks, ("safe", None, [])
     )
@@ -248,7 +248,8 @@ DEFERRING = """
 
 
 def test_a_deferred_task_starts_at_execute_when_it_is_rerun(triggers: Project) -> None:
-    assert_safe(triggers.check("deferring", in_dag(DEFERRING.replace("MODE", "w")), DATA))
+    # Runs that are due at once write to one file by turns: each waits for its trigger between two lines.
+    assert_safe(triggers.check("deferring", in_dag(DEFERRING.replace("MODE", "w")), DATA), but="backfill")
 
 
 def test_what_execute_appends_before_it_defers_is_there_twice(triggers: Project) -> None:
