@@ -58,7 +58,7 @@ what is found must not depend on it."""
 RERUN = "rerun"
 BACKFILL = "backfill"
 AHEAD = 8
-"""Checks that are tried together, if they are all asked for."""
+"""Checks that are tried together, if they are all asked for and there is no budget."""
 
 
 class Study:
@@ -103,6 +103,9 @@ class Study:
         if check == BACKFILL and not isinstance(self._in_order.recording, Recording):
             return self._stopped(check, self._in_order.recording)
         plan = self._plan(check)
+        if plan.stand_ins:
+            note = f"{_task_of(check)} is not crashed itself: it did what {', '.join(plan.stand_ins)} did, which are."
+            return self._result(check, Verdict.SAFE, coverage=plan.coverage, notes=(note,))
         if not plan.trials and self._chosen and (plan.coverage.distinct_states or check in (RERUN, BACKFILL)):
             return self._result(
                 check, Verdict.SKIPPED, reason="`recoveries` names none that this check tries"
@@ -310,7 +313,9 @@ class Study:
             explored=found.explored,
             exhaustive=found.explored == found.distinct,
         )
-        return Plan(trials=found.trials, recording=self._reference, coverage=coverage)
+        return Plan(
+            trials=found.trials, recording=self._reference, coverage=coverage, stand_ins=found.stand_ins
+        )
 
     def _plan_of_intervals(self) -> Plan:
         recording = self._in_order.recording
@@ -320,13 +325,16 @@ class Study:
         return Plan(trials=trials, recording=recording)
 
     def _try_ahead(self, check: str, expected: Sequence[str]) -> None:
-        """Try a check along with some that are expected, so that no core has to wait for the last trial of each."""
+        """Try a check along with some that are expected, so that no core has to wait for the last trial of each.
+
+        Where time is short, along with all of them: what is most likely to find something then comes first.
+        """
         later = [other for other in expected if other not in (check, "clean") and other not in self._ended]
-        if self._budget.left() <= 0:
+        if self._budget.is_bounded:
             later = [
                 other for other in later if other != BACKFILL
-            ]  # what to try of it costs time to find out
-        together = [check, *later[: AHEAD - 1]]
+            ]  # to find out what to try of it costs time
+        together = [check, *(later if self._budget.is_bounded else later[: AHEAD - 1])]
         asked = {check, *expected} if expected else {*checks_of(self._dag)}
         to_come = [other for other in asked if other != "clean" and other not in self._ended]
         left = self._budget.share(len(together), len(to_come))

@@ -33,6 +33,8 @@ class Plan:
     recording: Recording
     """What the trials start from, and are judged by."""
     coverage: Coverage = field(default_factory=Coverage)
+    stand_ins: tuple[str, ...] = ()
+    """The tasks whose trials are for this one too, which then has none."""
 
 
 class Trials:

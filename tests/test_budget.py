@@ -142,6 +142,38 @@ def test_what_is_cut_off_is_counted_named_and_not_safe(stingy: Callable[..., Ver
     assert (second.coverage.explored, second.coverage.recoveries, second.coverage.exhaustive) == (0, 0, False)
 
 
+MARKER_LAST = """
+    import os
+    from airflow.sdk import dag, task
+
+    @dag(schedule=None)
+    def marker_last():
+        @task
+        def write(number):
+            with open(f"/{number}", "w") as file:
+                file.write("line")
+
+        @task
+        def publish():
+            if not os.path.exists("/done"):
+                with open("/out", "a") as file:
+                    file.write("line")
+                open("/done", "w").close()
+
+        [write.override(task_id=f"write_{number}", retries=number)(number) for number in range(9)] >> publish()
+
+    marker_last()
+"""
+
+
+def test_what_is_likely_to_fail_comes_first_in_whatever_task_it_is(stingy: Callable[..., Verdicts]) -> None:
+    reruns_and_two_states = 11 + 2
+    found = stingy("marker_last", MARKER_LAST, reruns_and_two_states)
+    assert found["rerun"].verdict is Verdict.SAFE
+    assert found["crash.publish"].verdict is Verdict.UNSAFE
+    assert [found[f"crash.write_{number}"].coverage.explored for number in range(9)] == [0] * 9
+
+
 APPEND = """
     from airflow.sdk import dag, task
 

@@ -13,6 +13,7 @@ from .fold import Fold, torn
 from .jobs import BEGINS_S
 from .power import SYNC, power_states
 from .promise import alike, is_marker_write
+from .representatives import representatives
 
 _UNREAD_TABLES = frozenset({"log", "rendered_task_instance_fields"})
 """Tables of the metadata database that nothing reads but the user interface."""
@@ -102,6 +103,11 @@ def explore(recording: Recording, attempt: int, profile: Profile) -> Exploration
         for number, (point, fold) in enumerate(_folds(recording, after))
     )
     return Exploration(states=states, distinct=len(distinct), after_success=ended, after_power_loss=lost)
+
+
+def distinct_states(recording: Recording, attempt: int) -> int:
+    """How many distinct states a crash of the attempt can leave."""
+    return len(_distinct(recording, crash_points(recording, attempt)))
 
 
 def points_after_success(recording: Recording, attempt: int) -> tuple[CrashPoint, ...]:
@@ -274,9 +280,8 @@ def _choose(
         return tuple(points)
     wanted = {0, len(points) - 1} if points else set()
     for group in alike(effects, points):
-        last = len(group) - 1
         if profile is not Profile.FAST:
-            wanted |= {group[pick] for pick in (0, 1, last // 2, last) if pick <= last}
+            wanted.update(representatives(group))
         elif marks := [position for position in group if is_marker_write(effects[points[position].effect])]:
             wanted |= {max(marks[-1] - 1, 0), marks[-1]}
     return tuple(points[position] for position in sorted(wanted))

@@ -21,9 +21,10 @@ from ..model import (
 )
 from .fold import local_files
 from .jobs import RECOVERY, Fault, RecoverJob, Start
-from .points import before, explore, faulty
+from .points import before, distinct_states, explore, faulty
 from .promise import promise
 from .recoveries import OF_RUN, after_crash, after_fault, after_success
+from .representatives import stand_ins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,8 @@ class CrashTrials:
     trials: tuple[Trial, ...]
     distinct: int
     explored: int
+    stand_ins: tuple[str, ...] = ()
+    """The tasks that are crashed in place of one that is not crashed itself."""
 
 
 def crash_trials(
@@ -57,8 +60,14 @@ def crash_trials(
     """All that is tried for the check `crash.<task_id>`; of recoveries only those chosen, if any are."""
     trials: list[Trial] = []
     distinct = explored = 0
-    for index in _attempts(recording, task_id, profile):
+    others: dict[str, None] = {}
+    crashed_for = stand_ins(dag, recording, profile)
+    for index in _attempts(recording, task_id):
         attempt = recording.outcome.attempts[index]
+        if index not in crashed_for[index]:
+            distinct += distinct_states(recording, index)
+            others |= dict.fromkeys(recording.outcome.attempts[other].task_id for other in crashed_for[index])
+            continue
         exploration = explore(recording, index, profile)
         lost = exploration.after_power_loss
         ended = exploration.after_success if not chosen or RecoveryKind.GO_ON in chosen else ()
@@ -80,7 +89,12 @@ def crash_trials(
             trials += faults.trials_at(state)
         trials += [_crash_trial(dag, attempt, state, RecoveryKind.GO_ON) for state in ended]
         trials += _power_trials(dag, attempt, lost, kinds, chosen)
-    return CrashTrials(trials=tuple(trials), distinct=distinct, explored=explored)
+    return CrashTrials(
+        trials=tuple(trials),
+        distinct=distinct,
+        explored=explored,
+        stand_ins=() if explored else tuple(others),
+    )
 
 
 def _power_trials(
@@ -160,17 +174,12 @@ def _can_befall(kind: CrashKind, attempt: Attempt) -> bool:
             return True
 
 
-def _attempts(recording: Recording, task_id: str, profile: Profile) -> list[int]:
-    """The attempts of a task to crash: of a mapped task's many the first, second, middle and last, unless all are asked for."""
-    found = [
+def _attempts(recording: Recording, task_id: str) -> list[int]:
+    return [
         index
         for index, attempt in enumerate(recording.outcome.attempts)
         if (attempt.run, attempt.task_id) == (recording.run, task_id)
     ]
-    if profile is Profile.THOROUGH or len(found) <= 4:
-        return found
-    last = len(found) - 1
-    return [found[pick] for pick in sorted({0, 1, last // 2, last})]
 
 
 def _deaths(dag: DagInfo, task_id: str, profile: Profile) -> tuple[CrashKind, ...]:
@@ -283,7 +292,7 @@ def _late_trials(dag: DagInfo, recording: Recording) -> Iterator[Trial]:
 def at_once(trial: Trial, recording: Recording) -> Trial | None:
     """The same death in a run alone, from which it recovers before anything else runs; None if there is none."""
     scenario, recovery = trial.scenario, _AT_ONCE[trial.scenario.recovery]
-    for index in _attempts(recording, scenario.task_id, Profile.THOROUGH):
+    for index in _attempts(recording, scenario.task_id):
         for state in explore(recording, index, Profile.THOROUGH).states:
             if state.point.name == scenario.crash_point:
                 return Trial(scenario=replace(scenario, recovery=recovery), world=state.world, state=state)
