@@ -22,6 +22,8 @@ from pytest_rerunsafe.airflow.boot import boot
 boot()  # before the checker forks: what is patched here is patched there
 from pytest_rerunsafe.airflow.metadata import MetadataStore
 from pytest_rerunsafe.check import Checker
+from pytest_rerunsafe.explore import deaths
+from pytest_rerunsafe.explore.dag_processor import DagProcessor
 from pytest_rerunsafe.explore.engine import Engine
 from pytest_rerunsafe.explore.memo import Memo
 from pytest_rerunsafe.report.json import to_transport
@@ -36,6 +38,8 @@ MODES = {
     "asks": lambda: setattr(MetadataStore, "ask", ask_each_time),
     "jumps": lambda: setattr(Engine, "_arrive", lambda engine, dag_id, kind: False),
     "repeats": lambda: setattr(Memo, "repeat", lambda memo, key, answers: None),
+    "parses": lambda: setattr(DagProcessor, "parsed", lambda *_: None),
+    "settles": lambda: setattr(deaths, "_KNOWN_RESTS", 0),
 }
 
 def results(file):
@@ -74,12 +78,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
         env={"HOME": str(tmp_path_factory.mktemp("home")), "PATH": "/usr/bin:/bin"},
     )
     lines = [line for line in ran.stdout.splitlines() if line.startswith("RESULT")]
-    assert len(lines) == 4 * len(FILES), ran.stderr
+    assert len(lines) == 6 * len(FILES), ran.stderr
     told = [json.loads(line.removeprefix("RESULT")) for line in lines]
     return {(file, mode): found for file, mode, found in told}
 
 
-@pytest.mark.parametrize("shortcut", ["asks", "jumps", "repeats"])
+@pytest.mark.parametrize("shortcut", ["asks", "jumps", "repeats", "parses", "settles"])
 @pytest.mark.parametrize("file", FILES)
 def test_shortcuts_change_no_result(results: Results, file: str, shortcut: str) -> None:
     usual = results[file, "usual"]

@@ -15,7 +15,7 @@ from airflow import settings
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 
-from ..model import Row, RowChange, RowKey, Rows
+from ..model import Row, RowChange, RowKey, Rows, RunKey
 
 
 class _Connection(sqlite3.Connection):
@@ -274,6 +274,12 @@ class MetadataStore:
         tasks = "SELECT dag_id, run_id, task_id, map_index, state FROM task_instance ORDER BY 1, 2, 3, 4"
         runs = "SELECT dag_id, run_id, '', -1, state FROM dag_run ORDER BY 1, 2"
         return self.select(tasks) + self.select(runs)
+
+    def state_of(self, run: RunKey, task_id: str, map_index: int) -> object:
+        """The state of one task instance; None if there is none."""
+        wanted = "dag_id = ? AND run_id = ? AND task_id = ? AND map_index = ?"
+        found = self.select(f"SELECT state FROM task_instance WHERE {wanted}", (*run, task_id, map_index))
+        return found[0][0] if found else None
 
     def select(self, statement: str, parameters: tuple[object, ...] = ()) -> list[Row]:
         """The rows that a statement of ours finds."""

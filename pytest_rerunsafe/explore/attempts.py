@@ -22,6 +22,7 @@ from .jobs import BEGINS_S
 from .journal import OpenAttempt, Watcher
 from .memo import Memo
 from .obstacles import misses_dag, no_run_at, waits_in_vain
+from .parsed import Parsed
 from .sandbox import LOG_BYTES, Sandbox
 from .sources import Executed
 from .waits import EXACT_POKES, Allowance, TakenBack, stretched
@@ -49,11 +50,13 @@ class Attempts:
         may_repeat: bool,
         allowance: Allowance,
         watcher: Watcher | None = None,
+        parsed: Parsed | None = None,
     ) -> TakenBack | None:
         """Run one attempt of a queued task, from the start that Airflow grants to the end that it records.
 
         With `may_repeat` one that is known to go as one that ran before is not run again; one that is watched always is. A
-        sensor that finds nothing is taken back, if it may poke no longer and has done nothing but poke.
+        sensor that finds nothing is taken back, if it may poke no longer and has done nothing but poke. Of a file that is
+        `parsed` already the process has the bag as if it had just been loaded.
         """
         self.on_start()
         may_repeat = may_repeat and watcher is None
@@ -94,7 +97,7 @@ class Attempts:
                 pokes = stack.enter_context(self._poking(opened, before, allowance))
                 if watcher is not None:
                     stack.enter_context(self._sandbox.telling_changes())
-                ended = self._run_process(attempt, opened, load, keeps_log, counts_lines)
+                ended = self._run_process(attempt, opened, load, keeps_log, counts_lines, parsed)
             if pokes.taken_back is not None:
                 self._take_back(before, effects, pokes)
                 return pokes.taken_back
@@ -154,13 +157,18 @@ class Attempts:
         load: Callable[[], Any],
         keeps_log: bool,
         counts_lines: bool,
+        parsed: Parsed | None,
     ) -> Attempt:
         """What the process of an attempt leaves; the state is not known yet."""
+        if parsed is not None:
+            load = partial(self._loaded, parsed)
         with ExitStack() as stack:
             printed = stack.enter_context(capture_output(LOG_BYTES))
             watched = stack.enter_context(self._sandbox.sources.counted_lines()) if counts_lines else Executed
             exit_code, error = self._execute(attempt, load, opened.run[0], attempts.TaskLog(keeps_log))
             executed = watched()
+        if parsed is not None and parsed.executed is not None:
+            executed = executed.and_then(parsed.executed)
         return Attempt(
             run=opened.run,
             task_id=opened.task_id,
@@ -180,6 +188,12 @@ class Attempts:
             is_opaque=opened.is_opaque,
             heeds=tuple(map(CrashKind, attempt.heeds)),
         )
+
+    def _loaded(self, parsed: Parsed) -> Any:
+        """The bag of a file that was parsed before, as if it had been just now."""
+        self._sandbox.clock.tick(parsed.looks)
+        self._sandbox.files.see_again(parsed.seen)
+        return parsed.bag
 
     def _execute(
         self, attempt: attempts.Attempt, load: Callable[[], Any], dag_id: str, log: attempts.TaskLog

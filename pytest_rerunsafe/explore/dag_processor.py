@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from ..airflow import attempts, loading
-from ..airflow.answers import UnansweredMessage
+from ..airflow.answers import Answers, UnansweredMessage
 from ..airflow.scheduling import Loss
 from ..world.guard import ProcessExited
+from ..world.memory import Memory
+from ..world.process import capture_output, replaced
 from .inputs import World
 from .jobs import RecordJob
-from .sandbox import Sandbox
+from .parsed import Looks, Parsed
+from .sandbox import LOG_BYTES, Sandbox
 
 Prepare = Callable[[str, Any, World], None]
 """Puts a DAG's inputs in place: DAG file, Airflow DAG, world."""
@@ -26,6 +31,8 @@ class DagProcessor:
         self._sandbox = sandbox
         self._prepare = prepare
         self._folder = ""
+        self._parsed_each_time: set[str] = set()
+        """Files whose parse serves no more than one attempt."""
 
     # --- inputs -------------------------------------------------------------------------------
 
@@ -38,6 +45,7 @@ class DagProcessor:
         files = {**job.related, job.dag.dag_id: job.dag.file}  # its own inputs last: they hold
         dags = [(file, self._dag_for_hook(dag_id, file, job)) for dag_id, file in files.items()]
         sandbox.begin(sandbox.base, job.seed, keeps_effects=job.keeps_effects)
+        sandbox.forget()
         for file, dag in dags if job.prepares else ():
             sandbox.has_run = True
             self._prepare(file, dag, World())
@@ -53,6 +61,7 @@ class DagProcessor:
         """As `parse`; a file that fails is tried again with the inputs that the hook gives when it knows of no DAG."""
         sandbox = self._sandbox
         sandbox.begin(sandbox.base, seed)
+        sandbox.forget()
         bag = self.parse(file, folder)
         if not isinstance(bag, str) and not bag.import_errors:
             return bag
@@ -70,7 +79,12 @@ class DagProcessor:
 
     def parse(self, file: str, folder: str) -> Any:
         """The DagBag of a file, parsed as the DAG processor does; the reason as text if that process would have ended."""
-        answers = self._sandbox.answers()
+        try:
+            return self._parse(file, folder, self._sandbox.answers())
+        finally:
+            self._sandbox.files.drop_open_files()
+
+    def _parse(self, file: str, folder: str, answers: Answers) -> Any:
         try:
             with self._sandbox.process(), attempts.supervised_by(answers):
                 return self.load_bag(file, folder)
@@ -82,8 +96,6 @@ class DagProcessor:
             return f"Loading the file called sys.exit({left.code!r})."
         except KeyboardInterrupt:
             return "Loading the file raised KeyboardInterrupt."
-        finally:
-            self._sandbox.files.drop_open_files()
 
     def load_bag(self, file: str, folder: str) -> Any:
         """The DagBag of a file parsed afresh, unguarded: for code that is guarded already."""
@@ -99,6 +111,82 @@ class DagProcessor:
     def find_modules(self) -> None:
         """Let modules be found where Airflow's processes find them."""
         sys.path[:0] = [path for path in (self._folder, os.getcwd()) if path not in sys.path]
+
+    # --- one parse for several attempts -------------------------------------------------------
+
+    def parsed(self, file: str, folder: str, counts_lines: bool) -> Parsed | None:
+        """The parse of a file that this process has been made as after; None where each attempt must have its own.
+
+        So it is if it has done or asked for anything that need not be the same the next time, or has made anything that may
+        not be as it was after an attempt.
+        """
+        sandbox = self._sandbox
+        view = sandbox.files.view()
+        if view is None or file in self._parsed_each_time:
+            return None
+        if sandbox.parsed is not None and sandbox.parsed.serves(file, counts_lines, view):
+            sandbox.renew()
+            return sandbox.parsed
+        sandbox.forget()
+        before = sandbox.world()
+        found = self._parse_for_several(file, folder, counts_lines)
+        if found is None:
+            self._parsed_each_time.add(file)
+            sandbox.put_back(before)
+            sandbox.forget()
+        else:
+            sandbox.parsed, sandbox.has_run = found, False
+        return found
+
+    def _parse_for_several(self, file: str, folder: str, counts_lines: bool) -> Parsed | None:
+        sandbox, answers = self._sandbox, self._sandbox.answers()
+        has_asked = False
+
+        def on_message(message: Any, answer: Callable[[], Any]) -> Any:
+            nonlocal has_asked
+            has_asked = True
+            return answer()
+
+        answers.on_message = on_message
+        sandbox.entropy.seed(file)
+        before = self._traces()
+        with ExitStack() as stack:
+            journal = stack.enter_context(sandbox.untold())
+            passage = stack.enter_context(sandbox.files.watched())
+            stack.enter_context(capture_output(LOG_BYTES))
+            looks = Looks(sandbox.sources, journal)
+            stack.enter_context(replaced(sandbox.clock, "on_look", looks.look))
+            counted = stack.enter_context(sandbox.sources.counted_lines()) if counts_lines else None
+            bag = self._parse(file, folder, answers)
+            executed = counted() if counted is not None else None
+        leaves_traces = self._traces() != before
+        sandbox.files.drop_open_files()
+        passed = passage()
+        if isinstance(bag, str) or bag.import_errors or passed is None or passed.nodes:
+            return None
+        if leaves_traces or has_asked or looks.of_project or journal.obstacles:
+            return None
+        if sandbox.has_other_functions:
+            return None  # between attempts this process must have its own
+        process, modules = sandbox.capture_process()
+        memory = Memory.capture([bag.dags], modules.values())
+        if memory is None:
+            return None
+        return Parsed(
+            file=file,
+            bag=bag,
+            memory=memory,
+            process=process,
+            seen=passed.seen,
+            looks=looks.count,
+            executed=executed,
+        )
+
+    def _traces(self) -> object:
+        """What tells whether a parse has used or begun anything that is no file."""
+        sandbox = self._sandbox
+        threads, has_open = threading.active_count(), sandbox.files.has_open
+        return sandbox.entropy.position(), sandbox.metadata.uses, threads, has_open
 
     # --- callbacks ----------------------------------------------------------------------------
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
 from ..airflow import runs
-from ..model import CrashKind, Death, RecoveryKind, WorldState
+from ..model import CrashKind, Death, Files, RecoveryKind, WorldState
 from ..world.clock import Clock
+from ..world.files import Passage
 from ..world.interrupts import forget_interrupt
 from .drive import Driver
 from .faults import Strike
@@ -64,6 +66,31 @@ class Befallen:
         return (self.state in _FAILED) is not (recovery is RecoveryKind.GO_ON)
 
 
+_KNOWN_RESTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """What went on without a dead task."""
+
+    start: object
+    """All that it depends on but the files."""
+    passage: Passage
+    noticed: Snapshot
+    settled: Snapshot
+
+    def after(self, noticed: Snapshot, files: Files) -> Snapshot:
+        """The same after another death, which leaves these files."""
+        ran, settled = self.noticed, self.settled
+        return Snapshot(
+            replace(settled.world, files=files),
+            (*noticed.attempts, *settled.attempts[len(ran.attempts) :]),
+            tuple(dict.fromkeys((*noticed.obstacles, *settled.obstacles[len(ran.obstacles) :]))),
+            tuple(dict.fromkeys((*noticed.notes, *settled.notes[len(ran.notes) :]))),
+            {**settled.by_callbacks, **noticed.by_callbacks},
+        )
+
+
 class Deaths:
     """Lets workers die in a sandbox."""
 
@@ -74,6 +101,7 @@ class Deaths:
         """Does what a person does for the recovery."""
         self._last: Befallen | None = None
         """Recoveries from one state follow each other."""
+        self._known: deque[_Rest] = deque(maxlen=_KNOWN_RESTS)
 
     def forget(self) -> None:
         """The next start is of another job."""
@@ -94,9 +122,7 @@ class Deaths:
             return last
         snapshot = last.before(start)
         if snapshot is None:
-            self._sandbox.resume(last.noticed, job.seed)
-            self._driver.drive(job.run, processes, without=dead)
-            snapshot = last.settled = self._sandbox.snapshot()
+            snapshot = last.settled = self._settled(job, last.noticed, dead, processes)
         self._sandbox.resume(snapshot, job.seed)
         return last
 
@@ -152,6 +178,28 @@ class Deaths:
             if (task.run, task.task_id, task.map_index) == key:
                 processes.attempt(task, Waits(now), now)
         return bool(self._sandbox.journal.attempts)
+
+    def _settled(
+        self, job: Recovering, noticed: Snapshot, dead: TaskInstanceKey, processes: JobProcesses
+    ) -> Snapshot:
+        """What is there once all has ended that can go on without the dead task.
+
+        Of deaths that differ only in files that nobody has seen then, it is run once.
+        """
+        sandbox = self._sandbox
+        sandbox.resume(noticed, job.seed)
+        start = (dead, job.seed, noticed.world.clock, dict(noticed.world.rows))
+        view = sandbox.files.view() if processes.may_repeat else None
+        for known in self._known:
+            if view is not None and known.start == start and known.passage.seen.holds(view):
+                sandbox.files.pass_again(known.passage)
+                return known.after(noticed, sandbox.files.state)
+        with sandbox.files.watched() as passage:
+            self._driver.drive(job.run, processes, without=dead)
+        settled = sandbox.snapshot()
+        if processes.may_repeat and (passed := passage()) is not None:
+            self._known.append(_Rest(start, passed, noticed, settled))
+        return settled
 
     def settle(self, death: Death, processes: JobProcesses) -> None:
         """Let Airflow notice a death, and whatever can go on without the dead task end."""

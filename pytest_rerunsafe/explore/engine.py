@@ -71,6 +71,8 @@ class Engine:
         self._driver = Driver(self.sandbox, self.processes.triggers, self._arrive)
         self._deaths = Deaths(self.sandbox, self._driver, self._act_on)
         self._endings: dict[str, _Ending] = {}
+        self._endings_of: object = None
+        """What a job must have in common with the one before for its endings to hold."""
         self._ending: _Ending | None = None
         self._situations: dict[str, int] = {}
 
@@ -119,7 +121,7 @@ class Engine:
 
     def record(self, job: RecordJob) -> Recording:
         """A clean run, effect by effect."""
-        self._endings, self._ending, self._situations = {}, None, {}
+        self._endings, self._endings_of, self._ending, self._situations = {}, None, None, {}
         if job.initial is None:
             self.processes.dag_processor.place_inputs(job)
         else:
@@ -204,7 +206,10 @@ class Engine:
         What comes after a situation is run once: the world, not the way there, decides how it goes on.
         """
         self._deaths.forget()
-        self._endings = {situation: _Ending(None, place) for situation, place in job.clean.items()}
+        common = (job.dag, job.run, job.folder, job.clean, job.seed)
+        if self._endings_of != common:
+            self._endings = {situation: _Ending(None, place) for situation, place in job.clean.items()}
+            self._endings_of = common
         return tuple(self._recover(job, start) for start in job.starts)
 
     def _recover(self, job: RecoverJob, start: Start) -> Outcome:
@@ -254,7 +259,7 @@ class Engine:
     def record_recovery(self, job: RecordRecoveryJob) -> Recording:
         """A recovery, effect by effect."""
         self._deaths.forget()
-        self._endings, self._ending, self._situations = {}, None, {}
+        self._endings, self._endings_of, self._ending, self._situations = {}, None, None, {}
         processes = self.processes.for_job(job)
         self._deaths.befall(job, job.start, processes)
         initial = self.sandbox.world()

@@ -16,6 +16,7 @@ from .attempts import Attempts
 from .dag_processor import DagProcessor, Prepare
 from .faults import Strike
 from .jobs import ActJob, RecordJob, RecordRecoveryJob, RecoverJob
+from .parsed import Parsed
 from .sandbox import Sandbox
 from .triggers import Triggers
 from .waits import Waits
@@ -62,7 +63,8 @@ class JobProcesses:
 
     def attempt(self, task: QueuedTask, waits: Waits, until: datetime) -> None:
         """A worker's: one attempt of a queued task; a sensor may poke until then."""
-        if not self._shares_memory:
+        parsed = self._parsed(task.run[0])
+        if parsed is None and not self._shares_memory:
             self._sandbox.forget()
         strike = self.strike
         if strike is not None and strike.instance != (task.run, task.task_id, task.map_index):
@@ -75,6 +77,7 @@ class JobProcesses:
             self.may_repeat,
             waits.allowance(task.id, until),
             strike,
+            parsed,
         )
         now = self._sandbox.clock.now
         if taken_back is not None:
@@ -108,6 +111,13 @@ class JobProcesses:
         """The DAG processor's: what the scheduler asks of it."""
         for dag_id, group in groupby(requests, key=dag_of):
             self._dag_processor.run_callbacks(tuple(group), self._loader_of(dag_id))
+
+    def _parsed(self, dag_id: str) -> Parsed | None:
+        """The parse that an attempt of the DAG under test begins with; None if it makes one for itself."""
+        job = self._job
+        if self._shares_memory or dag_id != job.dag.dag_id or (isinstance(job, RecoverJob) and job.keeps_log):
+            return None
+        return self._dag_processor.parsed(job.dag.file, job.folder, self._counts_lines)
 
     def _loader_of(self, dag_id: str) -> Callable[[], Any]:
         """Gives the bag of a DAG's file, or parses it afresh where there is none."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
 from ..airflow import inputs
@@ -30,6 +30,7 @@ from ..world.process import ProcessState, leftover_threads
 from . import obstacles
 from .journal import Journal
 from .outputs import file_outputs
+from .parsed import Parsed
 from .sources import Sources
 
 EPOCH = datetime(2024, 1, 1, tzinfo=timezone.utc)
@@ -90,7 +91,9 @@ class Sandbox:
         self.seed = ""
         """What all that is random in this world is derived from."""
         self.has_run = False
-        """Whether code of a DAG has run in this process since the last `forget`."""
+        """Whether code of a DAG has run in this process since the last `forget`, the parse that is kept aside."""
+        self.parsed: Parsed | None = None
+        """A file that this process has parsed for more than one attempt."""
         self.runs_besides = LOADING
         """What runs where no attempt does, in words."""
         self.is_stale: Callable[[str, str], bool] = lambda task_id, key: False
@@ -122,10 +125,27 @@ class Sandbox:
         self.files.hide(fd)
 
     def forget(self) -> None:
-        """Undo what DAG code has done to this process since the last time."""
-        if self.has_run:
+        """Undo what DAG code has done to this process."""
+        if self.has_run or self.parsed is not None:
             self._process.restore()
+            self.has_run, self.parsed = False, None
+
+    def renew(self) -> None:
+        """Undo what DAG code has done to this process since a file was parsed for more than one attempt, or since `forget`."""
+        if self.parsed is None:
+            self.forget()
+        elif self.has_run:
+            self.parsed.restore()
             self.has_run = False
+
+    @property
+    def has_other_functions(self) -> bool:
+        """Whether DAG code has replaced functions that this process uses itself."""
+        return self._process.has_other_functions
+
+    def capture_process(self) -> tuple[ProcessState, Mapping[str, ModuleType]]:
+        """What this process knows now, and those of its modules that are the project's."""
+        return self._process.with_project(os.getcwd())
 
     def exit_now(self) -> NoReturn:
         """End this process, whatever the DAG has done to the functions that do."""
@@ -134,11 +154,11 @@ class Sandbox:
     # --- the world ----------------------------------------------------------------------------
 
     def begin(self, world: WorldState, seed: str, *, keeps_effects: bool = False) -> None:
-        """Make the world that of a state, with an empty journal."""
+        """Make the world that of a state, with an empty journal. A parse that is kept stays."""
         self.on_begin()
         self.files.end()
         self.files.drop_open_files()
-        self.forget()
+        self.renew()
         self.files.restore(world.files)
         self.metadata.restore(world.rows)
         self.clock.move_to(world.clock)
@@ -165,6 +185,17 @@ class Sandbox:
             yield
         finally:
             self._report_changes(self.journal.keeps_effects)
+
+    @contextmanager
+    def untold(self) -> Iterator[Journal]:
+        """Inside, the journal is another one, which is given."""
+        before, self.journal = self.journal, Journal(self.sources, self.metadata.capture, keeps_effects=False)
+        self._report_changes(False)
+        try:
+            yield self.journal
+        finally:
+            self.journal = before
+            self._report_changes(before.keeps_effects)
 
     def snapshot(self) -> Snapshot:
         """The world and what has happened since `begin`, to go on from more than once."""
@@ -205,7 +236,7 @@ class Sandbox:
 
     def is_queued(self, task: QueuedTask) -> bool:
         """Whether a task still waits for its worker."""
-        return (*task.run, task.task_id, task.map_index, "queued") in self.metadata.states()
+        return self.metadata.state_of(task.run, task.task_id, task.map_index) == "queued"
 
     def situation(self, dag_id: str) -> str:
         """A digest of all that the rest of the run depends on: files, what Airflow knows, the day."""
@@ -275,6 +306,7 @@ class Sandbox:
     def beside(self) -> Iterator[None]:
         """Inside, other processes run while code of a DAG stands still; then it goes on in the world as that is by then."""
         before = self.journal.current, self._frozen, self._threads, self.seed
+        self.parsed = None  # its objects are those of the code that stands still
         modules, state = dict(sys.modules), ProcessState.capture(chdir=os.chdir, getcwd=os.getcwd)
         self.journal.current, self._frozen = None, None
         try:

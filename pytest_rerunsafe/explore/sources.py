@@ -30,6 +30,13 @@ class Executed:
     depends_on_hashes: bool = False
     """Whether something of it makes sets, or asks for hashes, of which no two interpreters need have the same."""
 
+    def and_then(self, other: Executed) -> Executed:
+        """What has run of both together."""
+        return Executed(
+            lines=self.lines + other.lines,
+            depends_on_hashes=self.depends_on_hashes or other.depends_on_hashes,
+        )
+
 
 _MAKE_SETS = frozenset({"BUILD_SET", "SET_ADD", "SET_UPDATE"})
 _GIVE_SETS = frozenset(

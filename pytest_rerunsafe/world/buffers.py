@@ -87,6 +87,11 @@ class Descriptors:
     def __contains__(self, fd: object) -> bool:
         return is_ours(fd)
 
+    @property
+    def has_open(self) -> bool:
+        """Whether any file is open."""
+        return bool(self._files)
+
     def get(self, fd: int) -> OpenFile:
         file = self._files.get(fd)
         if file is None:

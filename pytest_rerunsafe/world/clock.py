@@ -48,6 +48,8 @@ class Clock:
         self._traveller = travel.start()
         self._is_ticking = False
         self._ticks = 0
+        self.on_look: Callable[[], None] = lambda: None
+        """Called whenever somebody looks at the clock while it ticks."""
         self._make_reads_tick()
         self._undo.callback(travel.stop)
         self.move_to(at)
@@ -101,6 +103,16 @@ class Clock:
             self._traveller.shift((ticks - self._ticks) * _SMALLEST_STEP)
             self._ticks = ticks
 
+    @property
+    def ticks(self) -> int:
+        """How often somebody has looked at it while it ticks."""
+        return self._ticks
+
+    def tick(self, times: int) -> None:
+        """Move it on as if somebody had looked so often."""
+        self._ticks += times
+        self._traveller.shift(times * _SMALLEST_STEP)
+
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Inside, the process that has set alarms stands still, and time passes for others."""
@@ -130,6 +142,7 @@ class Clock:
             if self._is_ticking:
                 self._ticks += 1
                 self._traveller.shift(_SMALLEST_STEP)
+                self.on_look()
             return read()
 
         return ticking_read

@@ -253,6 +253,11 @@ class Databases:
             with self._lock, self._lifted():
                 self._allowed.enter_context(real_files_allowed())
 
+    @property
+    def has_open(self) -> bool:
+        """Whether any file is open, or was in this process."""
+        return bool(self._connections or self._copies)
+
     def drop(self) -> None:
         """What the end of the process does: transactions are gone, connections do nothing any more."""
         with self._lifted():

@@ -51,6 +51,13 @@ class Entropy:
         _forget_timestamps(sys.modules.get("uuid6"))
         _seed_numpy(sys.modules.get("numpy.random"), self._source.getrandbits(32))
 
+    def position(self) -> object:
+        """What tells whether anything was drawn, or seeded, since."""
+        names = tempfile._name_sequence  # type: ignore[attr-defined]
+        numpy_random = sys.modules.get("numpy.random")
+        numpys = numpy_random.get_state(legacy=False)["state"]["key"].tobytes() if numpy_random else b""
+        return random.getstate(), self._source.getstate(), self._born, names.position(), numpys
+
     @contextmanager
     def aside(self, seed: int | str) -> Iterator[None]:
         """Inside, what `os.urandom` feeds (uuid, secrets) depends on `seed` alone; afterwards it goes on as before."""
@@ -138,6 +145,10 @@ class _Names:
 
     def __iter__(self) -> _Names:
         return self
+
+    def position(self) -> object:
+        """What tells whether a name was taken since."""
+        return self._source.getstate()
 
     def __next__(self) -> str:
         return "".join(self._source.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=5)) + "_zq"

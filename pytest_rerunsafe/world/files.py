@@ -143,10 +143,14 @@ class FileStore:
 
     @contextmanager
     def watched(self) -> Iterator[Callable[[], Passage | None]]:
-        """Inside, what is seen is noted; gives a function for afterwards, which tells of it, None if not all was noted."""
+        """Inside, what is seen is noted; gives a function for afterwards, which tells of it, None if not all was noted.
+
+        Whoever watches outside of it notes that too.
+        """
         ledger, tree = self._calls.ledger, self._calls.tree
         files, times, umask = self.state, ledger.times, self._calls.filesystem.umask
-        tree.reads = reads = Reads()
+        outer, tree.reads = tree.reads, Reads()
+        reads = tree.reads
         if times is None or umask != _UMASK or self._calls.filesystem.cwd != self._home:
             reads.lose()
 
@@ -163,7 +167,20 @@ class FileStore:
         try:
             yield passage
         finally:
-            tree.reads = None
+            tree.reads = outer
+            if outer is not None:
+                outer.take_in(reads.aspects)
+                outer.is_whole &= reads.is_whole
+
+    @property
+    def has_open(self) -> bool:
+        """Whether any file or database is open."""
+        return self._calls.descriptors.has_open or (self._databases is not None and self._databases.has_open)
+
+    def see_again(self, seen: Seen) -> None:
+        """Take note that somebody sees what was seen once."""
+        if self._calls.tree.reads is not None:
+            self._calls.tree.reads.take_in(seen.aspects)
 
     def view(self) -> View | None:
         """The files as they can be seen now; None if that is not all that can be."""
@@ -175,5 +192,6 @@ class FileStore:
         """Make the changes that were made once where the same was seen."""
         files = {**self.state, **passage.nodes}
         self._calls.ledger.restore({path: node for path, node in files.items() if node is not None})
+        self.see_again(passage.seen)
         for path, times in passage.times.items():
             self._calls.ledger.set_times(path, times)

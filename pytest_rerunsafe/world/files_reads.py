@@ -80,6 +80,11 @@ class Reads:
         if Aspect.CONTENT not in self.aspects.get(path, Aspect.ALL):
             self._own.add(path)
 
+    def take_in(self, aspects: Mapping[str, Aspect]) -> None:
+        """All of that is seen as well."""
+        for path, seen in aspects.items():
+            self.see(path, seen)
+
     def lose(self) -> None:
         """More is seen than can be noted."""
         self.is_whole = False

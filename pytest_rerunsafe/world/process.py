@@ -62,8 +62,35 @@ def replaced(owner: Any, name: str, value: object) -> Iterator[None]:
 class ProcessState:
     """What a process knows besides its worlds: captured once all patches are on, restored before attempts."""
 
-    def __init__(self, parts: Iterable[Restore]) -> None:
-        self._parts = tuple(parts)
+    def __init__(
+        self, roots: tuple[str, ...], modules: dict[str, Any], chdir: Callable[[str], None], directory: str
+    ) -> None:
+        self._roots = roots
+        self._modules = modules
+        self._chdir = chdir
+        # Modules' contents first: what follows uses them, and someone may have replaced `len`.
+        namespaces = [vars(sys.modules[name]) for name in _NAMESPACES.split() if name in sys.modules]
+        classes = [found for found in map(_find_class, _CLASSES) if found is not None]
+        self._functions = [
+            (space, name, value)
+            for space in (*namespaces, *map(vars, classes))
+            for name, value in space.items()
+            if callable(value) and (name.startswith("__") or not name.startswith("_"))
+        ]
+        lists: tuple[list[Any], ...] = (sys.path, sys.argv, sys.meta_path, sys.path_hooks, gc.callbacks)
+        self._parts: tuple[Restore, ...] = (
+            *map(_keep_namespace, namespaces),
+            *map(_keep_class, classes),
+            *(_keep_list(items) for items in lists),
+            _keep_environment(),
+            lambda: chdir(directory),
+            _keep_signals(),
+            _keep_settings(),
+            _keep_warnings(),
+            _keep_logging(),
+            lambda: _keep_to(modules, roots),
+            _restart_counters,
+        )
 
     @classmethod
     def capture(
@@ -74,27 +101,28 @@ class ProcessState:
         getcwd: Callable[[], str] = os.getcwd,
     ) -> ProcessState:
         """The present state, without the project's modules, those below `roots`: `restore` forgets them."""
-        # Modules' contents first: what follows uses them, and someone may have replaced `len`.
-        names = [
-            _keep_namespace(vars(sys.modules[name])) for name in _NAMESPACES.split() if name in sys.modules
-        ]
-        lists: tuple[list[Any], ...] = (sys.path, sys.argv, sys.meta_path, sys.path_hooks, gc.callbacks)
-        classes = [_keep_class(found) for found in map(_find_class, _CLASSES) if found is not None]
-        return cls(
-            (
-                *names,
-                *classes,
-                *(_keep_list(items) for items in lists),
-                _keep_environment(),
-                _keep_directory(chdir, getcwd()),
-                _keep_signals(),
-                _keep_settings(),
-                _keep_warnings(),
-                _keep_logging(),
-                _keep_modules(tuple(root.rstrip("/") + "/" for root in roots)),
-                _restart_counters,
-            )
-        )
+        folders = tuple(root.rstrip("/") + "/" for root in roots)
+        # What stands in for a module is kept, for no DAG has run yet: so does a fake file system's `os.path`.
+        modules = {
+            name: module
+            for name, module in sys.modules.items()
+            if _stands_in(module) or not _is_attempts_own(name, module, folders)
+        }
+        return cls(folders, modules, chdir, getcwd())
+
+    def with_project(self, directory: str) -> tuple[ProcessState, dict[str, ModuleType]]:
+        """The present state in a working directory, and the project's modules in it, which its `restore` keeps."""
+        own = {
+            name: module
+            for name, module in dict(sys.modules).items()
+            if name not in self._modules and _is_attempts_own(name, module, self._roots)
+        }
+        return ProcessState(self._roots, {**self._modules, **own}, self._chdir, directory), own
+
+    @property
+    def has_other_functions(self) -> bool:
+        """Whether somebody has replaced anything of the modules that task code changes in place."""
+        return any(space.get(name) is not value for space, name, value in self._functions)
 
     def restore(self) -> None:
         """The captured state again, as a new process would find it."""
@@ -162,10 +190,6 @@ def _keep_environment() -> Restore:
         time.tzset()  # what C knows of TZ shows nowhere
 
     return restore
-
-
-def _keep_directory(chdir: Callable[[str], None], directory: str) -> Restore:
-    return lambda: chdir(directory)
 
 
 def _keep_signals() -> Restore:
@@ -268,26 +292,17 @@ def _restart_counters() -> None:
 # --- modules ----------------------------------------------------------------------------------
 
 
-def _keep_modules(roots: tuple[str, ...]) -> Restore:
+def _keep_to(known: dict[str, Any], roots: tuple[str, ...]) -> None:
+    """Forget the project's modules, but for those that are known."""
     modules = sys.modules
-    # What stands in for a module is kept, for no DAG has run yet: so does a fake file system's `os.path`.
-    known = {
-        name: module
-        for name, module in modules.items()
-        if _stands_in(module) or not _is_attempts_own(name, module, roots)
-    }
-
-    def restore() -> None:
-        modules.update(known)
-        if len(modules) == len(known):
-            return
-        for name in modules.keys() - known.keys():
-            if _is_attempts_own(name, modules[name], roots):
-                del modules[name]
-            else:
-                known[name] = modules[name]  # a library: loading it again would only cost time
-
-    return restore
+    modules.update(known)
+    if len(modules) == len(known):
+        return
+    for name in modules.keys() - known.keys():
+        if _is_attempts_own(name, modules[name], roots):
+            del modules[name]
+        else:
+            known[name] = modules[name]  # a library: loading it again would only cost time
 
 
 def _stands_in(module: object) -> bool:
