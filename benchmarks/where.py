@@ -23,9 +23,10 @@ _write = os.write
 """The real one: the engine puts another in its place."""
 PARTS = {
     "Airflow's scheduler, server and clear, asked for the first time": ("metadata.py", "_put"),
-    "loading the DAG file, for each attempt": ("loading.py", "load_bag"),
+    "loading the DAG file": ("loading.py", "load_bag"),
+    "putting back what that has made in memory": ("memory.py", "restore"),
     "making the world that of a state": ("sandbox.py", "begin"),
-    "undoing what an attempt did to its process": ("sandbox.py", "forget"),
+    "undoing what an attempt did to its process": ("process.py", "restore"),
     "telling situations apart": ("sandbox.py", "situation"),
 }
 """By title, a function of ours; none of them calls another."""
