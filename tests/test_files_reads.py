@@ -22,6 +22,7 @@ import pytest
 
 from pytest_rerunsafe.model import Files, Node, NodeKind
 from pytest_rerunsafe.world.files import FileStore, Passage
+from pytest_rerunsafe.world.files_reads import Aspect
 
 NOW = 5_000.0
 FILE, LINK, FOLDER, GONE = NodeKind.FILE, NodeKind.LINK, NodeKind.DIRECTORY, NodeKind.ABSENT
@@ -372,3 +373,38 @@ def test_what_is_left_in_the_process_is_not_repeated(store: FileStore, change: C
         assert run_in(store, files, change)[1] is None
     change()
     assert store.view() is None
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_who_watches_outside_notes_it_too(store: FileStore, name: str) -> None:
+    store.restore(worlds(HOME[0])["usual"])
+    with store.watched() as outer:
+        with store.watched() as inner:
+            result_of(LOOKS[name])
+        store.drop_open_files()
+    outside, inside = outer(), inner()
+    assert (outside is None) is (inside is None)
+    if outside is not None and inside is not None:
+        assert outside.nodes == inside.nodes
+        assert has_seen(outside, inside)
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_what_is_made_again_counts_as_seen(store: FileStore, name: str) -> None:
+    files = worlds(HOME[0])["usual"]
+    _, passage = run_in(store, files, LOOKS[name])
+    store.restore(files)
+    if passage is None:
+        return
+    with store.watched() as outer:
+        store.pass_again(passage)
+    again = outer()
+    assert again is not None
+    assert has_seen(again, passage)
+
+
+def has_seen(one: Passage, other: Passage) -> bool:
+    """Whether whoever passed once has seen all that was seen another time."""
+    return all(
+        one.seen.aspects.get(path, Aspect(0)) & seen == seen for path, seen in other.seen.aspects.items()
+    )

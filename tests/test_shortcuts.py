@@ -11,7 +11,38 @@ import pytest
 from samples import sample
 
 EXAMPLES = Path(__file__).parents[1] / "example_dags"
-FILES = sample(("exchange_unsafe.py", "checkpoint_fixed.py"), 2)
+BESIDE = "beside.py"
+"""One task sees what the death of another has left, and goes on without it."""
+FILES = (*sample(("exchange_unsafe.py", "checkpoint_fixed.py"), 2), BESIDE)
+
+BESIDE_SOURCE = """
+import os
+from airflow.sdk import dag, task
+
+@dag(schedule=None)
+def beside():
+    @task
+    def part():
+        with open("/part", "w") as file:
+            for number in range(2):
+                file.write(f"{number}\\n")
+                file.flush()
+
+    @task
+    def size():
+        size = os.path.getsize("/part") if os.path.exists("/part") else -1
+        with open("/size", "w") as file:
+            file.write(str(size))
+
+    @task
+    def other():
+        with open("/other", "w") as file:
+            file.write("other")
+
+    part(), size(), other()
+
+beside()
+"""
 
 SCRIPT = """
 import json, os, sys, traceback
@@ -69,8 +100,11 @@ Results = dict[tuple[str, str], list[str]]
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Airflow is imported once for all of them."""
+    folder = tmp_path_factory.mktemp("dags")
+    (folder / BESIDE).write_text(BESIDE_SOURCE)
+    files = [str((folder if file == BESIDE else EXAMPLES) / file) for file in FILES]
     ran = subprocess.run(
-        [sys.executable, "-c", SCRIPT, *(str(EXAMPLES / file) for file in FILES)],
+        [sys.executable, "-c", SCRIPT, *files],
         capture_output=True,
         text=True,
         check=True,
