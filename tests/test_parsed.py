@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ FRESH = {
         "from airflow.sdk import get_current_context",
         "task = get_current_context()['ti'].task; assert not hasattr(task.dag, 'seen'); task.dag.seen = 1",
     ),
+    "replaced": ("import fresh_self", "assert not fresh_self.keys; fresh_self.keys.append(1)"),
     "helper": ("import fresh_seen", "assert not fresh_seen.SEEN; fresh_seen.SEEN.append(1)"),
 }
 
@@ -65,6 +67,7 @@ FRESH = {
 def test_no_attempt_finds_in_memory_what_another_has_left(dags: Project, case: str) -> None:
     at_import, use = FRESH[case]
     dags.write("fresh_seen", "SEEN = []")
+    dags.write("fresh_self", "import sys\nclass Seen: keys = []\nsys.modules[__name__] = Seen()")
     source = TWO.format(name=f"fresh_{case}", at_import=at_import, first=use, second=use)
     found = dags.check(f"fresh_{case}", source)["clean"]
     assert found.verdict is not Verdict.ERROR, found.reason
@@ -161,11 +164,14 @@ def _parses(root: Path, file: str) -> tuple[bool, bool]:
     """Whether a parse serves two attempts, and whether it no longer does once other code has run."""
     from pytest_rerunsafe.airflow.boot import boot
 
+    gc.callbacks.clear()  # as in a process that has left pytest
     boot()
     from pytest_rerunsafe.explore.engine import Engine
 
     engine: Any = Engine(root, lambda file, dag, world: None)
+    engine.warm_up()
     processor, sandbox = engine.processes.dag_processor, engine.sandbox
+    processor.parse_first(file, os.path.dirname(file), "")  # so that libraries are loaded
     first = processor.parsed(file, os.path.dirname(file), False)
     sandbox.has_run = True
     second = processor.parsed(file, os.path.dirname(file), False)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from types import ModuleType
 from typing import Any
 
 from ..airflow import attempts, loading
@@ -20,6 +22,8 @@ from .jobs import RecordJob
 from .parsed import Looks, Parsed
 from .sandbox import LOG_BYTES, Sandbox
 
+CHANCES = 2
+"""How often it is tried to let a parse serve several attempts: the first one may be that which loads libraries."""
 Prepare = Callable[[str, Any, World], None]
 """Puts a DAG's inputs in place: DAG file, Airflow DAG, world."""
 
@@ -31,8 +35,8 @@ class DagProcessor:
         self._sandbox = sandbox
         self._prepare = prepare
         self._folder = ""
-        self._parsed_each_time: set[str] = set()
-        """Files whose parse serves no more than one attempt."""
+        self._failures: Counter[str] = Counter()
+        """By file, how often its parse could serve no more than one attempt."""
 
     # --- inputs -------------------------------------------------------------------------------
 
@@ -122,7 +126,7 @@ class DagProcessor:
         """
         sandbox = self._sandbox
         view = sandbox.files.view()
-        if view is None or file in self._parsed_each_time:
+        if view is None or self._failures[file] >= CHANCES:
             return None
         if sandbox.parsed is not None and sandbox.parsed.serves(file, counts_lines, view):
             sandbox.renew()
@@ -131,7 +135,7 @@ class DagProcessor:
         before = sandbox.world()
         found = self._parse_for_several(file, folder, counts_lines)
         if found is None:
-            self._parsed_each_time.add(file)
+            self._failures[file] += 1
             sandbox.put_back(before)
             sandbox.forget()
         else:
@@ -168,8 +172,11 @@ class DagProcessor:
             return None
         if sandbox.has_other_functions:
             return None  # between attempts this process must have its own
-        process, modules = sandbox.capture_process()
-        memory = Memory.capture([bag.dags], modules.values())
+        process, loaded = sandbox.capture_process()
+        modules = [module for module in loaded.values() if isinstance(module, ModuleType)]
+        if any(type(each).__module__ in loaded for each in loaded.values()):
+            return None  # a module of the project has put something else in its place
+        memory = Memory.capture([bag.dags], modules)
         if memory is None:
             return None
         return Parsed(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import FrameType
 from typing import Any, NoReturn
 
 from ..airflow import inputs
@@ -143,8 +143,8 @@ class Sandbox:
         """Whether DAG code has replaced functions that this process uses itself."""
         return self._process.has_other_functions
 
-    def capture_process(self) -> tuple[ProcessState, Mapping[str, ModuleType]]:
-        """What this process knows now, and those of its modules that are the project's."""
+    def capture_process(self) -> tuple[ProcessState, Mapping[str, object]]:
+        """What this process knows now, and what of its modules a new one would not have."""
         return self._process.with_project(os.getcwd())
 
     def exit_now(self) -> NoReturn:

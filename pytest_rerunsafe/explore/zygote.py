@@ -163,6 +163,7 @@ def _leave_pytest(channel: Channel) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.settrace(None)
     sys.setprofile(None)
+    gc.callbacks.clear()  # Hypothesis has one that looks at the clock, in the middle of whatever runs
 
 
 def _make_ready(rootdir: Path, prepare: Callable[[str, Any, Any], None]) -> Any:

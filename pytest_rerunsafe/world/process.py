@@ -110,9 +110,11 @@ class ProcessState:
         }
         return cls(folders, modules, chdir, getcwd())
 
-    def with_project(self, directory: str) -> tuple[ProcessState, dict[str, ModuleType]]:
-        """The present state in a working directory, and the project's modules in it, which its `restore` keeps."""
-        own = {
+    def with_project(self, directory: str) -> tuple[ProcessState, dict[str, Any]]:
+        """The present state in a working directory, with what has been loaded of the project and what stands in for modules,
+        by name: its `restore` keeps them.
+        """
+        own: dict[str, Any] = {
             name: module
             for name, module in dict(sys.modules).items()
             if name not in self._modules and _is_attempts_own(name, module, self._roots)
