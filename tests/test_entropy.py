@@ -151,3 +151,16 @@ def test_stop_brings_the_machine_back() -> None:
     entropy.stop()
     assert functions() == before
     assert os.urandom(16) != os.urandom(16)
+
+
+def _of_numpy() -> object:
+    return pytest.importorskip("numpy").random.rand()
+
+
+@pytest.mark.parametrize("draw", [*SOURCES.values(), lambda: random.seed(random.random()), _of_numpy])
+def test_a_draw_shows_in_the_position(entropy: Entropy, draw: Callable[[], object]) -> None:
+    draw()  # of some generators the first draw changes more than the others
+    before = entropy.position()
+    assert entropy.position() == before
+    draw()
+    assert entropy.position() != before

@@ -53,9 +53,9 @@ class Entropy:
 
     def position(self) -> object:
         """What tells whether anything was drawn, or seeded, since."""
+        # Private to tempfile, which has no other place for it.
         names = tempfile._name_sequence  # type: ignore[attr-defined]
-        numpy_random = sys.modules.get("numpy.random")
-        numpys = numpy_random.get_state(legacy=False)["state"]["key"].tobytes() if numpy_random else b""
+        numpys = _numpy_state(sys.modules.get("numpy.random"))
         return random.getstate(), self._source.getstate(), self._born, names.position(), numpys
 
     @contextmanager
@@ -159,6 +159,14 @@ def _forget_timestamps(module: ModuleType | None) -> None:
     for name in sorted(vars(module)) if module else ():
         if name.startswith("_last_"):
             setattr(module, name, 0 if name.startswith("_last_counter") else None)
+
+
+def _numpy_state(numpy_random: Any) -> object:
+    if numpy_random is None:
+        return None
+    # The keys stay for hundreds of draws: the rest tells how far in them it is.
+    name, keys, *rest = numpy_random.get_state()
+    return name, keys.tobytes(), rest
 
 
 def _seed_numpy(numpy_random: Any, seed: int) -> None:
