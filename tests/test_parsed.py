@@ -113,29 +113,12 @@ def test_draws_at_import_are_each_attempts_own(dags: Project) -> None:
     assert found.verdict is not Verdict.ERROR, found.reason
 
 
-def test_memory_does_not_hide_what_a_rerun_does(dags: Project) -> None:
-    found = dags.check(
-        "remembers",
-        """
-        from airflow.sdk import dag, task
-
-        LOADED = set()
-
-        @dag(schedule=None)
-        def remembers():
-            @task
-            def load():
-                if "line" not in LOADED:  # of a process that has gone, nothing is remembered
-                    LOADED.add("line")
-                    with open("/out", "a") as file:
-                        file.write("line")
-
-            load()
-
-        remembers()
-        """,
-    )
-    assert found["rerun"].verdict is Verdict.UNSAFE
+def test_a_file_that_ends_its_process_once_it_has_run_fails_the_rerun(dags: Project) -> None:
+    at_import = "if os.path.exists('/done'): os._exit(3)"
+    source = TWO.format(name="exits", at_import=at_import, first="pass", second="open('/done', 'w').close()")
+    found = dags.check("exits", source)
+    assert found["clean"].verdict is Verdict.SAFE
+    assert {str(finding.rule) for finding in found["rerun"].findings} == {"rerun-fails"}
 
 
 PLAIN = """

@@ -163,8 +163,8 @@ class DagProcessor:
             counted = stack.enter_context(sandbox.sources.counted_lines()) if counts_lines else None
             bag = self._parse(file, folder, answers)
             executed = counted() if counted is not None else None
-        leaves_traces = self._traces() != before
-        sandbox.files.drop_open_files()
+            leaves_traces = self._traces() != before
+            sandbox.end_process()
         passed = passage()
         if isinstance(bag, str) or bag.import_errors or passed is None or passed.nodes:
             return None
