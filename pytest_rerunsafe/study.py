@@ -331,10 +331,10 @@ class Study:
         """
         later = [other for other in expected if other not in (check, "clean") and other not in self._ended]
         if self._budget.is_bounded:
-            later = [
-                other for other in later if other != BACKFILL
-            ]  # to find out what to try of it costs time
-        together = [check, *(later if self._budget.is_bounded else later[: AHEAD - 1])]
+            # To find out what to try of several intervals costs time itself.
+            together = [check, *(other for other in later if other != BACKFILL)]
+        else:
+            together = [check, *later[: AHEAD - 1]]
         asked = {check, *expected} if expected else {*checks_of(self._dag)}
         to_come = [other for other in asked if other != "clean" and other not in self._ended]
         left = self._budget.share(len(together), len(to_come))

@@ -12,6 +12,7 @@ from ..airflow import runs
 from ..model import CrashKind, Death, Files, RecoveryKind, WorldState
 from ..world.clock import Clock
 from ..world.files import Passage
+from ..world.files_reads import View
 from ..world.interrupts import forget_interrupt
 from .drive import Driver
 from .faults import Strike
@@ -73,11 +74,22 @@ _KNOWN_RESTS = 16
 class _Rest:
     """What went on without a dead task."""
 
-    start: object
-    """All that it depends on but the files."""
+    dead: TaskInstanceKey
+    seed: str
     passage: Passage
     noticed: Snapshot
     settled: Snapshot
+
+    def goes_alike(self, dead: TaskInstanceKey, seed: str, noticed: WorldState, view: View) -> bool:
+        """Whether it goes so after another death of that task: all is the same but files that nobody sees."""
+        before = self.noticed.world
+        is_same = (self.dead, self.seed, before.clock, before.rows) == (
+            dead,
+            seed,
+            noticed.clock,
+            noticed.rows,
+        )
+        return is_same and self.passage.seen.holds(view)
 
     def after(self, noticed: Snapshot, files: Files) -> Snapshot:
         """The same after another death, which leaves these files."""
@@ -188,17 +200,16 @@ class Deaths:
         """
         sandbox = self._sandbox
         sandbox.resume(noticed, job.seed)
-        start = (dead, job.seed, noticed.world.clock, dict(noticed.world.rows))
         view = sandbox.files.view() if processes.may_repeat else None
         for known in self._known:
-            if view is not None and known.start == start and known.passage.seen.holds(view):
+            if view is not None and known.goes_alike(dead, job.seed, noticed.world, view):
                 sandbox.files.pass_again(known.passage)
                 return known.after(noticed, sandbox.files.state)
         with sandbox.files.watched() as passage:
             self._driver.drive(job.run, processes, without=dead)
         settled = sandbox.snapshot()
         if processes.may_repeat and (passed := passage()) is not None:
-            self._known.append(_Rest(start, passed, noticed, settled))
+            self._known.append(_Rest(dead, job.seed, passed, noticed, settled))
         return settled
 
     def settle(self, death: Death, processes: JobProcesses) -> None:

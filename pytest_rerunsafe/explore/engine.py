@@ -121,7 +121,7 @@ class Engine:
 
     def record(self, job: RecordJob) -> Recording:
         """A clean run, effect by effect."""
-        self._endings, self._endings_of, self._ending, self._situations = {}, None, None, {}
+        self._forget_endings()
         if job.initial is None:
             self.processes.dag_processor.place_inputs(job)
         else:
@@ -259,7 +259,7 @@ class Engine:
     def record_recovery(self, job: RecordRecoveryJob) -> Recording:
         """A recovery, effect by effect."""
         self._deaths.forget()
-        self._endings, self._endings_of, self._ending, self._situations = {}, None, None, {}
+        self._forget_endings()
         processes = self.processes.for_job(job)
         self._deaths.befall(job, job.start, processes)
         initial = self.sandbox.world()
@@ -409,6 +409,9 @@ class Engine:
                 self.sandbox.ask(f"{backfill} of {run.key}", lambda: rerunning.act(run.key, backfill))
 
     # --- situations ---------------------------------------------------------------------------
+
+    def _forget_endings(self) -> None:
+        self._endings, self._endings_of, self._ending, self._situations = {}, None, None, {}
 
     def _arrive(self, dag_id: str, kind: str) -> bool:
         """Take note of the situation; whether it is known how it goes on."""

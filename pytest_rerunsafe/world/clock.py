@@ -103,11 +103,6 @@ class Clock:
             self._traveller.shift((ticks - self._ticks) * _SMALLEST_STEP)
             self._ticks = ticks
 
-    @property
-    def ticks(self) -> int:
-        """How often somebody has looked at it while it ticks."""
-        return self._ticks
-
     def tick(self, times: int) -> None:
         """Move it on as if somebody had looked so often."""
         self._ticks += times

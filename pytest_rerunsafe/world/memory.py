@@ -182,10 +182,8 @@ class _Walk:
                 found.__kwdefaults__ = keywords
 
         self._keep(put_back, defaults, keywords, *cells)
-        if found.__dict__:
+        if found.__dict__ or found.__module__ in self._names:
             self._waiting.append(found.__dict__)
-        elif found.__module__ in self._names:
-            self._keep_dict(found.__dict__)
 
     def _keep_cell(self, found: types.CellType) -> None:
         try:
