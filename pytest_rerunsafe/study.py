@@ -46,7 +46,19 @@ from .model import (
 )
 from .report.replay import replay_text
 from .settings import Settings
-from .trials import Ended, Plan, Run, Trials, crash_map, is_blurred, less, none_tried, not_tried, reason_of
+from .trials import (
+    Ended,
+    Plan,
+    Run,
+    Trials,
+    crash_map,
+    is_blurred,
+    less,
+    none_tried,
+    not_tried,
+    reason_of,
+    untried,
+)
 
 START_S = 433.0
 """From the end of the data interval to the start of the clean run. No round number: nothing coincides by chance."""
@@ -105,7 +117,10 @@ class Study:
         plan = self._plan(check)
         if plan.stand_ins:
             note = f"{_task_of(check)} is not crashed itself: it did what {', '.join(plan.stand_ins)} did, which are."
-            return self._result(check, Verdict.SAFE, coverage=plan.coverage, notes=(note,))
+            map_of_none = untried(plan.coverage.distinct_states)
+            return self._result(
+                check, Verdict.SAFE, coverage=plan.coverage, notes=(note,), crash_map=map_of_none
+            )
         if not plan.trials and self._chosen and (plan.coverage.distinct_states or check in (RERUN, BACKFILL)):
             return self._result(
                 check, Verdict.SKIPPED, reason="`recoveries` names none that this check tries"

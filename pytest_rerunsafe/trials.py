@@ -133,13 +133,17 @@ def crash_map(trials: Sequence[Trial], bad: Container[Scenario], fine: Container
         reached = 0
         for _, pairs in groupby(of_attempt, key=lambda pair: pair[0].point):
             (state, *_), scenarios = zip(*pairs, strict=True)
-            gap = state.number - reached
-            signs += "-" * gap if gap <= _LONGEST_GAP else "-...-"
+            signs += untried(state.number - reached)
             reached = state.number + 1
             is_fine = all(scenario in fine for scenario in scenarios)
             signs += "X" if any(scenario in bad for scenario in scenarios) else "." if is_fine else "?"
         maps.append(signs)
     return " ".join(filter(None, maps))
+
+
+def untried(states: int) -> str:
+    """The crash map of states in a row that were not tried."""
+    return "-" * states if states <= _LONGEST_GAP else "-...-"
 
 
 def reason_of(answer: Answer | Ended) -> str:

@@ -158,6 +158,7 @@ def test_a_task_that_others_stand_for_says_so(dags: Project) -> None:
     assert found.verdict is Verdict.SAFE
     assert (found.coverage.distinct_states, found.coverage.explored, found.coverage.recoveries) == (3, 0, 0)
     assert not found.coverage.exhaustive
+    assert found.crash_map == "---"
     assert found.notes == (
         "load_3 is not crashed itself: it did what load_0, load_1, load_2, load_5 did, which are.",
     )
